@@ -1,0 +1,39 @@
+"""Weight decay, low-rank bias and model merging: the theorems of arXiv 2502.17340, run.
+
+task → network → objective → training → solution → certificates → bounds → claims → figure.
+`figures` and `bounds` are imported by name; everything else is here.
+"""
+
+from .certificates import Stationarity, angles, stationarity, window_alignment
+from .claims import Claim, ClaimError, check, table
+from .descent import Solution, gradient_descent
+from .merging import average, merge, sum_weights
+from .networks import Network, Weights, forward, initialise
+from .objective import (
+    Objective,
+    accuracy,
+    data_loss,
+    loss_gradients,
+    margins,
+    regularised_loss,
+    residuals,
+    weighted_margin,
+)
+from .parameters import ParameterError, require
+from .spectra import (
+    effective_rank,
+    imbalance,
+    layer_alignment,
+    layer_norms,
+    neuron_gaps,
+    norm_gaps,
+    nuclear_norm,
+    numerical_rank,
+    singular_values,
+    stable_rank,
+    tail_norm,
+)
+from .tasks import Task, coherence, digits, orthogonal_pair, radius, random_rotation, teacher
+
+__version__ = "0.1.0"
+__all__ = [name for name in dir() if not name.startswith("_")]

@@ -1,0 +1,82 @@
+"""Checks of arguments, so that a mistake is named where it is made."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def tensor(name: str, value, *, finite: bool = True) -> Tensor:
+    """`value` as a float64 tensor; refuses what is not a real, finite array."""
+    try:
+        converted = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}: expected an array of real numbers, got {type(value).__name__} ({error})"
+        ) from None
+    if finite and not torch.isfinite(converted).all():
+        bad = int((~torch.isfinite(converted)).sum())
+        raise ValueError(
+            f"{name}: expected finite numbers, got {bad} of {converted.numel()} that are NaN or infinite"
+        )
+    return converted
+
+
+def number(name: str, value, *, above=-math.inf, minimum=-math.inf, maximum=math.inf) -> float:
+    """`value` as a finite float with `above < value`, `minimum <= value <= maximum`."""
+    expected = "a finite number" + _range(above, minimum, maximum)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    if not (math.isfinite(value) and value > above and minimum <= value <= maximum):
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return float(value)
+
+
+def integer(name: str, value, *, minimum: int, maximum: int | float = math.inf) -> int:
+    """`value` as an int with `minimum <= value <= maximum`."""
+    expected = "a whole number" + _range(-math.inf, minimum, maximum)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return value
+
+
+def choice(name: str, value, options) -> str:
+    """`value` if it is one of `options`."""
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
+    return value
+
+
+def generator(value) -> torch.Generator:
+    """`value` if it is a torch.Generator: randomness is always an argument."""
+    if not isinstance(value, torch.Generator):
+        raise TypeError(
+            f"generator: expected a torch.Generator, got {value!r}; "
+            "write generator=torch.Generator().manual_seed(0)"
+        )
+    return value
+
+
+def rate(name: str, value, *, positive: bool) -> Tensor:
+    """A rate, or one per member, as a float64 tensor (*E,) of numbers > 0 (or >= 0)."""
+    converted = tensor(name, value)
+    if not bool((converted > 0 if positive else converted >= 0).all()):
+        raise ValueError(
+            f"{name}: expected numbers {'>' if positive else '>='} 0, got {converted.min().item():g}"
+        )
+    return converted
+
+
+def _range(above, minimum, maximum) -> str:
+    limits = []
+    if above > -math.inf:
+        limits.append(f"> {above:g}")
+    if minimum > -math.inf:
+        limits.append(f">= {minimum:g}")
+    if maximum < math.inf:
+        limits.append(f"<= {maximum:g}")
+    return " " + " and ".join(limits) if limits else ""

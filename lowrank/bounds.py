@@ -1,0 +1,56 @@
+"""Right-hand sides of the inequalities: numbers in, numbers out. Imports nothing of ours, so that it stays independent
+of what it checks. Arguments are numbers or arrays that broadcast; tensors count as arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import lambertw
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def alignment_sine(residual, weight_decay, norm):
+    """‖g_k‖ / (λ‖W_k‖): bounds sin∠(W_k, −∇_{W_k}L) at any point, where it is below 1. (λ > 0)"""
+    residual, decay, norm = map(np.asarray, (residual, weight_decay, norm))
+    _refuse_zero_decay(decay)
+    return residual / (decay * norm)
+
+
+def window_alignment_sine(drift, step_size, weight_decay, steps, mean_norm):
+    """‖θ_s − θ_e‖ / (ηλT‖θ̄‖): bounds the sine of the angle between time-mean parameters θ̄ and minus the time-mean
+    gradient over T steps of plain gradient descent from θ_s to θ_e, `drift` being ‖θ_s − θ_e‖. (λ > 0)"""
+    drift, decay, mean_norm = map(np.asarray, (drift, weight_decay, mean_norm))
+    _refuse_zero_decay(decay)
+    return drift / (np.asarray(step_size) * decay * steps * mean_norm)
+
+
+def weighted_margin_cap() -> float:
+    """max_z z/(1+e^z) = W(1/e) = 0.27846…, Lambert's W: no data and no network make S larger."""
+    return float(lambertw(np.exp(-1.0)).real)
+
+
+def squared_norm_cap(weight_decay):
+    """W(1/e)/λ: bounds ‖W_k‖_F² of every layer at a stationary point of a 1-homogeneous network. (λ > 0)"""
+    decay = np.asarray(weight_decay)
+    _refuse_zero_decay(decay)
+    return weighted_margin_cap() / decay
+
+
+def norm_gap(steps, first_gap, step_size, weight_decay, largest_change):
+    """ρ^T|D(0)| + η² C (1−ρ^T)/(1−ρ), ρ = (1−ηλ)²: bounds |D_k(T)| under gradient descent, D_k = ‖W_{k+1}‖² − ‖W_k‖²,
+    where |‖∇_{W_{k+1}}L‖² − ‖∇_{W_k}L‖²| ≤ C = `largest_change` on the way. (0 < ηλ < 2)"""
+    steps, gap, eta, decay, change = map(np.asarray, (steps, first_gap, step_size, weight_decay, largest_change))
+    _refuse_zero_decay(decay)
+    ratio = (1 - eta * decay) ** 2
+    return ratio**steps * np.abs(gap) + eta**2 * change * (1 - ratio**steps) / (1 - ratio)
+
+
+def summed_rounding(terms, size):
+    """terms · ε · size, ε = 2.2e-16: bounds the rounding error of a sum of that many terms of total absolute size
+    `size`, to first order in ε (Higham 2002, §4.2). The tolerance of the identities in this book."""
+    return np.asarray(terms) * EPS * np.asarray(size)
+
+
+def _refuse_zero_decay(decay):
+    if not np.all(decay > 0):
+        raise ValueError(f"weight_decay: expected numbers > 0, since the bound divides by it, got {decay.min():g}")

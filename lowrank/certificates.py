@@ -1,0 +1,68 @@
+"""How near a point is to what the theorems assume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .descent import Solution
+from .networks import Weights
+from .objective import Objective, loss_gradients, weighted_margin
+from .spectra import layer_norms
+
+
+@dataclass(frozen=True, eq=False)
+class Stationarity:
+    """Per layer, (*E, K): `residual` ‖g_k‖, `relative_residual` ‖g_k‖/(λ‖W_k‖), `angle` ∠(W_k, −∇_{W_k}L) in radians,
+    `inner_product` ⟨g_k, W_k⟩, `norm` ‖W_k‖_F; and `weighted_margin` S, (*E,)."""
+
+    residual: Tensor
+    relative_residual: Tensor
+    angle: Tensor
+    inner_product: Tensor
+    norm: Tensor
+    weighted_margin: Tensor
+
+
+def stationarity(objective: Objective, weights: Weights) -> Stationarity:
+    """g_k = ∇_{W_k}L + λW_k, measured; zero at a stationary point.
+
+    With λ = 0 or W_k = 0 the relative residual is inf (nan where g_k = 0 as well); the angle of a zero gradient is nan.
+    Note: at a ReLU kink σ′(0) is arbitrary, so a small residual is sufficient for stationarity but not necessary.
+    """
+    gradients = loss_gradients(objective, weights)
+    decay = objective.weight_decay
+    residuals = tuple(g + decay[..., None, None] * w for g, w in zip(gradients, weights))
+    residual, norm = layer_norms(residuals), layer_norms(weights)
+    return Stationarity(
+        residual=residual,
+        relative_residual=residual / (decay[..., None] * norm),
+        angle=angles(weights, tuple(-g for g in gradients)),
+        inner_product=torch.stack([(g * w).sum((-2, -1)) for g, w in zip(residuals, weights)], dim=-1),
+        norm=norm,
+        weighted_margin=weighted_margin(objective, weights),
+    )
+
+
+def window_alignment(solution: Solution) -> Tensor:
+    """Angle between the time-mean parameters and minus the time-mean gradient of the loss, (*E, K), in radians.
+
+    Raises ValueError where the solution has no window: train with `window=`.
+    """
+    mean = solution.window_mean
+    if mean is None:
+        raise ValueError("solution: expected one trained with window=..., got one without a window mean")
+    return angles(mean.weights, tuple(-g for g in mean.loss_gradients))
+
+
+def angles(first: Weights, second: Weights) -> Tensor:
+    """∠(A_k, B_k) in [0, π] per layer, (*E, K), accurate down to rounding (Kahan's formula); nan for a zero matrix."""
+
+    def angle(a: Tensor, b: Tensor) -> Tensor:
+        a = a / torch.linalg.matrix_norm(a, keepdim=True)
+        b = b / torch.linalg.matrix_norm(b, keepdim=True)
+        return 2 * torch.atan2(torch.linalg.matrix_norm(a - b), torch.linalg.matrix_norm(a + b))
+
+    return torch.stack([angle(a, b) for a, b in zip(first, second)], dim=-1)

@@ -1,0 +1,205 @@
+"""What holds: claims checked over all members at once, with a control that must fail.
+
+`check` compares, `table` shows and records, and raises where a claim fails. The record goes into the metadata of the
+output, at full precision; what is displayed keeps three digits, so that it is the same on another machine.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RECORD = "lowrank_claims"  # the key in the output's metadata
+_RELATIONS = ("<=", ">=", "==")
+
+
+class ClaimError(AssertionError):
+    """A claim that does not hold though its premises do, or whose control did not fail."""
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """lhs relation rhs, up to `tolerance`, for every member; made by `check`."""
+
+    label: str
+    statement: str
+    lhs: np.ndarray
+    relation: str
+    rhs: np.ndarray
+    tolerance: np.ndarray
+    premises: tuple[Claim, ...]
+    control: Claim | None
+
+    @property
+    def slack(self) -> np.ndarray:
+        """How far each comparison is from failing: >= 0 where it holds, nan where it was not a number."""
+        gap = {"<=": self.rhs - self.lhs, ">=": self.lhs - self.rhs, "==": -np.abs(self.lhs - self.rhs)}
+        return gap[self.relation] + self.tolerance
+
+    @property
+    def holds(self) -> bool:
+        """Every comparison holds; one nan is enough to say no."""
+        return bool((self.slack >= 0).all())
+
+    @property
+    def members(self) -> int:
+        """Length of the first axis: the networks (or cases) that the claim quantifies over."""
+        return int(self.lhs.shape[0]) if self.lhs.ndim else 1
+
+    @property
+    def worst(self) -> tuple[float, float, float]:
+        """(lhs, rhs, tolerance) of the comparison with the least slack, or of the first that is nan."""
+        slack = self.slack.ravel()
+        index = int(np.flatnonzero(np.isnan(slack))[0]) if np.isnan(slack).any() else int(slack.argmin())
+        return tuple(float(a.ravel()[index]) for a in (self.lhs, self.rhs, self.tolerance))
+
+    @property
+    def noticed(self) -> bool | None:
+        """Whether the control failed, as it must; None without one."""
+        return None if self.control is None else not self.control.holds
+
+    @property
+    def verdict(self) -> str:
+        """identity checked · numerically consistent (n members) · premises unmet · contradicted."""
+        if not all(premise.holds for premise in self.premises):
+            return "premises unmet"
+        if not self.holds:
+            return "contradicted"
+        if self.relation == "==":
+            return "identity checked"
+        return f"numerically consistent ({self.members} member{'s' if self.members != 1 else ''})"
+
+    def describe(self) -> str:
+        """The label, both sides and the tolerance of the worst comparison, on one line."""
+        lhs, rhs, tolerance = self.worst
+        return f"{self.label}: {lhs:.6g} {self.relation} {rhs:.6g} (tolerance {tolerance:.2g})"
+
+    def record(self) -> dict:
+        """The claim as JSON: everything that the ledger shows, worst comparison of each member included."""
+        lhs, rhs, tolerance = self.worst
+        by_member = self.slack.reshape(self.members, -1)
+        return {
+            "label": self.label,
+            "statement": self.statement,
+            "relation": self.relation,
+            "lhs": _json(lhs),
+            "rhs": _json(rhs),
+            "tolerance": _json(tolerance),
+            "slack": [_json(value) for value in by_member.min(-1)],
+            "members": self.members,
+            "comparisons": int(self.slack.size),
+            "verdict": self.verdict,
+            "premises": [premise.record() for premise in self.premises],
+            "control": self.control and {**self.control.record(), "noticed": self.noticed},
+        }
+
+
+def check(
+    label: str,
+    lhs,
+    relation: str,
+    rhs,
+    *,
+    tolerance=0.0,
+    premises: Sequence[Claim] = (),
+    control: Claim | None = None,
+    statement: str = "",
+) -> Claim:
+    """The claim that `lhs relation rhs` holds for every member, up to `tolerance`.
+
+    `relation` is "<=", ">=" or "==" (|lhs − rhs| ≤ tolerance). Numbers, arrays and tensors broadcast; the first axis
+    is that of the members, and nan never holds. `premises` are claims without which this one says nothing;
+    `control` is the same check with a premise broken, which must not hold. `statement` says it in words.
+    Raises ValueError for an unknown relation, shapes that do not broadcast, nothing to compare or a bad tolerance.
+    """
+    if relation not in _RELATIONS:
+        raise ValueError(f"relation: expected one of {', '.join(_RELATIONS)}, got {relation!r}")
+    sides = [np.asarray(side, dtype=np.float64) for side in (lhs, rhs, tolerance)]
+    try:
+        left, right, tolerated = (np.array(side) for side in np.broadcast_arrays(*sides))
+    except ValueError:
+        shapes = ", ".join(str(side.shape) for side in sides)
+        raise ValueError(f"{label}: expected lhs, rhs and tolerance that broadcast, got shapes {shapes}") from None
+    if left.size == 0:
+        raise ValueError(f"{label}: expected at least one comparison, got none")
+    if not (tolerated >= 0).all():
+        raise ValueError(f"{label}: expected a tolerance >= 0, got {tolerated.min():g}")
+    return Claim(label, statement, left, relation, right, tolerated, tuple(premises), control)
+
+
+class Table:
+    """Claims side by side; renders as HTML and as text, and carries the records in its metadata."""
+
+    def __init__(self, claims: Sequence[Claim]):
+        self.claims = tuple(claims)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """One row of words a claim, numbers to three digits."""
+        return [
+            (c.label, c.statement, _comparison(c), f"{c.members}", _premises(c), _noticed(c), c.verdict)
+            for c in self.claims
+        ]
+
+    _HEAD = ("claim", "says", "worst case", "members", "premises", "control fails", "verdict")
+
+    def __repr__(self) -> str:
+        return "\n".join(" | ".join(cell for cell in row if cell) for row in self.rows())
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        head = "".join(f"<th>{cell}</th>" for cell in self._HEAD)
+        body = "".join(
+            f'<tr id="claim-{html.escape(row[0])}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows()
+        )
+        markup = (
+            f'<div class="claims-scroll"><table class="claims"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
+        )
+        return {"text/plain": repr(self), "text/html": markup}, {RECORD: [c.record() for c in self.claims]}
+
+
+def table(*claims: Claim) -> None:
+    """Display the claims and record them for the ledger.
+
+    Raises ClaimError with the label, both sides and the tolerance of each claim that fails though its premises hold,
+    and of each control that holds; ValueError for a label given twice.
+    """
+    from IPython.display import display
+
+    labels = [claim.label for claim in claims]
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"label: expected each label once, got {', '.join(labels)}")
+    display(Table(claims))
+    faults = [f"claim fails: {c.describe()}" for c in claims if c.verdict == "contradicted"]
+    faults += [f"control of {c.label} does not fail: {c.control.describe()}" for c in claims if c.noticed is False]
+    if faults:
+        raise ClaimError("; ".join(faults))
+
+
+def number(value: float) -> str:
+    """Three significant digits; what is below 1e-9 is called rounding, since its digits differ between machines."""
+    value = float(value)
+    return "0 (rounding)" if 0 < abs(value) < 1e-9 else f"{value:.3g}"
+
+
+def _comparison(claim: Claim) -> str:
+    lhs, rhs, tolerance = claim.worst
+    if claim.relation == "==":
+        return f"both sides equal within {tolerance:.0e}" if claim.holds else f"{number(lhs)} == {number(rhs)}"
+    allowance = f" (tolerance {tolerance:.0e})" if tolerance else ""
+    return f"{number(lhs)} {claim.relation} {number(rhs)}{allowance}"
+
+
+def _premises(claim: Claim) -> str:
+    return "; ".join(f"{p.label}: {'met' if p.holds else 'unmet'}" for p in claim.premises) or "none"
+
+
+def _noticed(claim: Claim) -> str:
+    return "no control" if claim.control is None else f"{'yes' if claim.noticed else 'NO'}: {claim.control.label}"
+
+
+def _json(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,172 @@
+"""How it learns: plain gradient descent on a whole ensemble at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _require
+from .networks import Weights, check_weights
+from .objective import Objective, backpropagate, regularised_loss, residuals
+from .spectra import layer_norms
+
+_CHECK_EVERY = 500  # steps between looks for members that diverged
+
+
+@dataclass(frozen=True, eq=False)
+class WindowMean:
+    """Means over the last `steps` steps: of the parameters and of ∇L, both taken before each update.
+
+    `start` are the parameters at the window's first step, so that for plain descent
+    mean(∇L + λθ) = (start − end) / (η · steps) exactly, whatever the activation.
+    """
+
+    weights: Weights
+    loss_gradients: Weights
+    start: Weights
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where training ended, and how: what every analysis takes.
+
+    `weights` are the last ones; `saved` stacks those at `times` (steps) along a new first axis, (t, *E, m_k, m_{k−1});
+    `status` is an array (*E,) of words, each `converged` | `max_steps` | `diverged` | `collapsed`; `stats` holds
+    step_size, steps and the tolerance of `converged`.
+    """
+
+    objective: Objective
+    weights: Weights
+    times: Tensor
+    saved: Weights
+    window_mean: WindowMean | None
+    status: np.ndarray
+    stats: dict = field(default_factory=dict)
+
+
+def gradient_descent(
+    objective: Objective,
+    weights: Weights,
+    *,
+    step_size: float | Tensor,
+    steps: int,
+    batch_size: int | None = None,
+    momentum: float = 0.0,
+    save_every: int | None = None,
+    window: int | None = None,
+    generator: torch.Generator | None = None,
+    tolerance: float = 1e-6,
+) -> Solution:
+    """W ← (1−ηλ) W − η∇L(W), `steps` times, for every member of the stack `weights` independently.
+
+    `step_size` η is a number or one per member (*E,). `save_every` s keeps the weights at steps 0, s, 2s, … and the
+    last; by default the first and the last. `window` w averages weights and gradients over the last w steps.
+    `momentum` is torch's heavy ball on ∇L + λW. `batch_size` draws that many samples anew each step, the same for
+    all members, with `generator`, which it requires.
+
+    Every step is taken, so that laws which count steps hold exactly; the run ends early only when every member has
+    diverged. The status of a member says, in this order:
+    `diverged`, its weights are not finite, or L_λ ends above both its start and the zero network's value;
+    `collapsed`, its L_λ is within 1e-3 of the zero network's (relative) and its weights have shrunk: it went to zero;
+    `converged`, ‖∇L + λW‖ ≤ tolerance · (‖∇L‖ + λ‖W‖) in each layer; and otherwise `max_steps`.
+    Raises ValueError or TypeError, naming the argument, for anything out of range.
+    """
+    check_weights(objective.network, weights)
+    for k, w in enumerate(weights, start=1):
+        _require.tensor(f"W_{k}", w)
+    rate = _require.rate("step_size", step_size, positive=True)
+    _require.integer("steps", steps, minimum=1)
+    _require.number("momentum", momentum, minimum=0.0, maximum=1.0)
+    _require.number("tolerance", tolerance, minimum=0.0)
+    save_every = steps if save_every is None else _require.integer("save_every", save_every, minimum=1)
+    if window is not None and _require.integer("window", window, minimum=1) > steps:
+        raise ValueError(f"window: expected at most steps = {steps}, got {window}")
+    x, targets = objective.task.x, objective.targets
+    if batch_size is not None:
+        _require.generator(generator)
+        if _require.integer("batch_size", batch_size, minimum=1) > x.shape[-2]:
+            raise ValueError(f"batch_size: expected at most n = {x.shape[-2]}, got {batch_size}")
+
+    # glibc keeps freed memory up to twice the largest block freed so far: without this one, every temporary of a step
+    # is given back to the system and faulted in again, which takes as long as the arithmetic.
+    torch.empty(30 * 2**20, dtype=torch.uint8)
+
+    members = weights[0].shape[:-2]
+    decay = objective.weight_decay[..., None, None]
+    eta = rate[..., None, None]
+    shrink = 1 - eta * decay
+    current = [w.clone() for w in weights]
+    velocity = [torch.zeros_like(w) for w in weights] if momentum else None
+    window_start = steps - window if window else steps
+    sums = start = None
+    times, saved = [0], [[w.clone()] for w in weights]
+
+    for step in range(steps):
+        if batch_size is not None:
+            chosen = torch.randperm(objective.task.x.shape[-2], generator=generator)[:batch_size]
+            x = objective.task.x[..., chosen, :]
+            targets = objective.targets.index_select(objective.task.x.ndim - 2, chosen)
+        gradients = backpropagate(objective, current, x, targets)
+        if step >= window_start:
+            if sums is None:
+                start = tuple(w.clone() for w in current)
+                sums = [torch.zeros_like(w) for w in (*current, *gradients)]
+            for total, term in zip(sums, (*current, *gradients)):
+                total += term
+        if velocity is None:
+            for w, g in zip(current, gradients):
+                w.mul_(shrink).sub_(g.mul_(eta))
+        else:
+            for w, g, v in zip(current, gradients, velocity):
+                v.mul_(momentum).add_(g).add_(decay * w)
+                w.sub_(eta * v)
+        done = step + 1
+        if done % save_every == 0 or done == steps:
+            times.append(done)
+            for kept, w in zip(saved, current):
+                kept.append(w.clone())
+        if done % _CHECK_EVERY == 0 and not _finite(current).any():
+            break
+
+    final = tuple(current)
+    mean = None
+    if sums is not None:
+        means = tuple(total / window for total in sums)
+        mean = WindowMean(means[: len(final)], means[len(final) :], start, window)
+    return Solution(
+        objective=objective,
+        weights=final,
+        times=torch.tensor(times),
+        saved=tuple(torch.stack(kept) for kept in saved),
+        window_mean=mean,
+        status=_status(objective, tuple(weights), final, tolerance).reshape(tuple(members)),
+        stats={"step_size": rate, "steps": done, "momentum": momentum, "tolerance": tolerance},
+    )
+
+
+def _finite(weights) -> Tensor:
+    return torch.stack([torch.isfinite(w).all(-1).all(-1) for w in weights]).all(0)
+
+
+def _status(objective: Objective, initial: Weights, final: Weights, tolerance: float) -> np.ndarray:
+    finite = _finite(final)
+    safe = tuple(torch.where(finite[..., None, None], w, 0.0) for w in final)
+    zero = regularised_loss(objective, tuple(torch.zeros_like(w) for w in final))
+    before, after = regularised_loss(objective, initial), regularised_loss(objective, safe)
+    diverged = ~finite | ~torch.isfinite(after) | (after > torch.maximum(before, zero) * (1 + 1e-9))
+    shrunk = layer_norms(safe).square().sum(-1) < layer_norms(initial).square().sum(-1)
+    collapsed = ((after - zero).abs() <= 1e-3 * zero) & shrunk
+
+    residual = layer_norms(residuals(objective, safe))
+    norms = layer_norms(safe) * objective.weight_decay[..., None]
+    gradients = layer_norms(backpropagate(objective, safe, objective.task.x, objective.targets))
+    converged = (residual <= tolerance * (norms + gradients)).all(-1)
+
+    status = np.full(finite.shape, "max_steps", dtype="<U9")
+    for word, holds in (("converged", converged), ("collapsed", collapsed), ("diverged", diverged)):
+        status[holds.numpy()] = word
+    return status

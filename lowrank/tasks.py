@@ -1,0 +1,179 @@
+"""What is learned: inputs and labels, as a frozen `Task`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import _require
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Inputs `x` (*E, n, d) with what is to be said of them, `y`.
+
+    `y` is one of: labels −1 and +1, (*E, n) floats; class numbers 0, 1, …, (*E, n) int64; targets, (*E, n, c)
+    floats. Leading axes `*E`, if any, hold one data set per member. Raises TypeError or ValueError, naming the
+    argument, for NaN, for shapes that do not match and for labels that are neither kind.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __post_init__(self):
+        x = _require.tensor("x", self.x)
+        if x.ndim < 2 or x.shape[-2] == 0 or x.shape[-1] == 0:
+            raise ValueError(f"x: expected (*E, n, d) with n, d >= 1, got shape {tuple(x.shape)}")
+        y = torch.as_tensor(self.y)
+        if y.shape == x.shape[:-1] and not y.is_floating_point():
+            y = y.to(torch.int64)
+            y = y.to(torch.float64) if bool((y == -1).any()) else y
+        else:
+            y = _require.tensor("y", y)
+        if y.shape == x.shape[:-1]:
+            if y.is_floating_point() and not bool((y.abs() == 1).all()):
+                wrong = y[y.abs() != 1].flatten()[0].item()
+                raise ValueError(f"y: expected labels -1 or +1 (or int64 classes >= 0), got {wrong:g}")
+        elif y.shape[:-1] != x.shape[:-1]:
+            raise ValueError(
+                f"y: expected shape {tuple(x.shape[:-1])} for labels or {(*x.shape[:-1], 'c')} for targets, "
+                f"got {tuple(y.shape)}"
+            )
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "y", y)
+
+    @property
+    def kind(self) -> str:
+        """`binary` (labels ±1), `classes` (int64) or `targets` (real vectors)."""
+        if self.y.ndim == self.x.ndim:
+            return "targets"
+        return "binary" if self.y.is_floating_point() else "classes"
+
+    def __repr__(self):
+        return f"Task(x={tuple(self.x.shape)}, y={tuple(self.y.shape)}, kind={self.kind!r})"
+
+
+def radius(task: Task) -> Tensor:
+    """R = max_i ‖x_i‖, (*E,)."""
+    return torch.linalg.vector_norm(task.x, dim=-1).amax(-1)
+
+
+def coherence(first: Task, second: Task) -> Tensor:
+    """max_{i,j} |⟨x_i, x'_j⟩| over the inputs of two tasks, (*E,): 0 when the tasks are orthogonal."""
+    return (first.x @ second.x.mT).abs().amax((-2, -1))
+
+
+def random_rotation(d: int, *, generator: torch.Generator) -> Tensor:
+    """A rotation drawn uniformly (Haar) from the orthogonal group, (d, d)."""
+    _require.integer("d", d, minimum=1)
+    gaussian = torch.randn(d, d, generator=_require.generator(generator), dtype=torch.float64)
+    q, r = torch.linalg.qr(gaussian)
+    return q * r.diagonal().sign()  # without the signs, Q of a QR is not uniform
+
+
+def teacher(
+    n: int, d: int, *, generator: torch.Generator, width: int = 4, margin: float = 0.0
+) -> Task:
+    """n inputs, uniform on the unit sphere of R^d, labelled by a random two-layer ReLU network.
+
+    The teacher is t(x) = Σ_j ± relu(⟨w_j, x⟩)·√(d/width), j < `width`, with unit w_j and signs in turn; points with
+    |t(x)| < `margin` are drawn again. Raises ValueError when fewer than one point in a thousand is kept.
+    """
+    _require.integer("n", n, minimum=1)
+    _require.integer("d", d, minimum=1)
+    _require.integer("width", width, minimum=1)
+    _require.number("margin", margin, minimum=0.0)
+    hidden = _unit_rows(width, d, generator=_require.generator(generator))
+    signs = torch.ones(width, dtype=torch.float64)
+    signs[1::2] = -1.0
+
+    kept, drawn = [], 0
+    while sum(map(len, kept)) < n:
+        x = _unit_rows(n, d, generator=generator)
+        value = (x @ hidden.mT).clamp_min(0.0) @ signs * (d / width) ** 0.5
+        kept.append(torch.cat([x, value[:, None]], dim=-1)[(value.abs() >= margin) & (value != 0)])
+        drawn += n
+        if drawn >= 1000 * n and sum(map(len, kept)) < max(drawn // 1000, 1):
+            raise ValueError(
+                f"margin: expected a value that the teacher exceeds, got {margin:g}, which it does not reach at "
+                f"{drawn} random points; take a smaller margin"
+            )
+    points = torch.cat(kept)[:n]
+    return Task(points[:, :-1], points[:, -1].sign())
+
+
+def orthogonal_pair(
+    n: int, d: int, *, coherence: float = 0.0, generator: torch.Generator
+) -> tuple[Task, Task]:
+    """Two `teacher` tasks of n unit inputs in R^d whose inputs are orthogonal up to `coherence`.
+
+    Each lives in half of the dimensions, and one common random rotation hides which. For `coherence` ε > 0 the
+    second task's inputs are tilted, x' = √(1−s²) b + s Jb with an isometry J into the first half and s such that
+    max |⟨x_i, x'_j⟩| = ε exactly. Raises ValueError for odd d and for an ε that no tilt reaches.
+    """
+    _require.integer("d", d, minimum=2)
+    if d % 2:
+        raise ValueError(f"d: expected an even number, so that each task gets half, got {d}")
+    epsilon = _require.number("coherence", coherence, minimum=0.0, maximum=1.0)
+    first, second = (teacher(n, d // 2, generator=generator) for _ in range(2))
+    largest = (first.x @ second.x.mT).abs().max().item()
+    if epsilon > largest:
+        raise ValueError(f"coherence: expected at most {largest:.4f} for this draw, got {epsilon:g}")
+    tilt = epsilon / largest
+    zeros = torch.zeros_like(first.x)
+    rotation = random_rotation(d, generator=generator)
+    x = torch.cat([first.x, zeros], dim=-1) @ rotation.mT
+    x_tilted = torch.cat([tilt * second.x, (1 - tilt**2) ** 0.5 * second.x], dim=-1) @ rotation.mT
+    return Task(x, first.y), Task(x_tilted, second.y)
+
+
+def digits(
+    classes: Sequence[tuple[int, int]] = ((3, 8), (4, 9)),
+    *,
+    n_train: int = 120,
+    orthogonal: bool = True,
+    generator: torch.Generator,
+) -> tuple[tuple[Task, Task], ...]:
+    """Binary tasks on real handwritten digits, one (training, test) pair of `Task`s per pair of digits.
+
+    The images are the 1,797 of 8×8 pixels that scikit-learn carries (Alpaydin & Kaynak 1998), less the mean of the
+    training images and scaled so that the largest training image has norm 1. With `orthogonal`, task t has its
+    own 64 of the 64·T coordinates; one common random rotation follows, so that no single coordinate gives a task
+    away, and inputs of different tasks have inner product 0 up to rounding. Without, all tasks share 64
+    coordinates. Label +1 is the first digit of a pair. `n_train` images of each task are for training, drawn at
+    random; all the others are for the test. Raises ValueError for a pair that is not two different digits.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
+
+    _require.integer("n_train", n_train, minimum=2)
+    _require.generator(generator)
+    images, numbers = load_digits(return_X_y=True)
+    images, numbers = torch.as_tensor(images), torch.as_tensor(numbers)
+    pixels, tasks = images.shape[1], len(classes)
+    slots = tasks if orthogonal else 1
+    rotation = random_rotation(pixels * slots, generator=generator)
+
+    pairs = []
+    for t, pair in enumerate(classes):
+        if len(set(pair)) != 2 or len(pair) != 2 or not set(pair) <= set(range(10)):
+            raise ValueError(f"classes[{t}]: expected two different digits from 0 to 9, got {pair!r}")
+        chosen = torch.nonzero((numbers == pair[0]) | (numbers == pair[1])).flatten()
+        if n_train >= len(chosen):
+            raise ValueError(f"n_train: expected less than the {len(chosen)} images of {pair}, got {n_train}")
+        chosen = chosen[torch.randperm(len(chosen), generator=generator)]
+        x = images[chosen]
+        x = x - x[:n_train].mean(0)
+        x = x / torch.linalg.vector_norm(x[:n_train], dim=-1).max()
+        slot = t if orthogonal else 0
+        x = x @ rotation[:, pixels * slot : pixels * (slot + 1)].mT
+        y = torch.where(numbers[chosen] == pair[0], 1.0, -1.0).to(torch.float64)
+        pairs.append((Task(x[:n_train], y[:n_train]), Task(x[n_train:], y[n_train:])))
+    return tuple(pairs)
+
+
+def _unit_rows(n: int, d: int, *, generator: torch.Generator) -> Tensor:
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
