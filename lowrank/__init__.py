@@ -36,4 +36,3 @@ from .spectra import (
 from .tasks import Task, coherence, digits, orthogonal_pair, radius, random_rotation, teacher
 
 __version__ = "0.1.0"
-__all__ = [name for name in dir() if not name.startswith("_")]

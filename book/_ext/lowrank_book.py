@@ -1,0 +1,180 @@
+"""The book's Sphinx extension: runs the chapters first, then lets the pages quote what they found.
+
+    config-inited   an interrupted build is not trusted: its pages are thrown away
+    builder-inited  all chapters are executed or found unchanged (chapters.py), claims gathered, outputs compared
+    source-read     a chapter is read with its fresh outputs
+    build-finished  claims.json appears beside the pages
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import SphinxError
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+import chapters
+
+logger = logging.getLogger(__name__)
+
+
+class ChapterFailed(SphinxError):
+    category = "Chapter failed"
+
+
+def distrust_interrupted_build(app: Sphinx, config) -> None:
+    """Empties the output folder if the last build did not reach its end, and marks this one as begun."""
+    mark = _mark(app)
+    if mark.exists():
+        logger.info("the last build was interrupted: its pages are made anew")
+        for folder in (Path(app.outdir), Path(app.doctreedir)):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def run_chapters(app: Sphinx) -> None:
+    """Executes every chapter of the table of contents whose key is new; a failure ends the build."""
+    names = [name for name in app.config.external_site_map if (Path(app.srcdir) / f"{name}.ipynb").is_file()]
+    paths = {name: Path(app.srcdir) / f"{name}.ipynb" for name in names}
+    try:
+        app.lowrank_executions = chapters.execute_all(
+            paths, Path(app.outdir).parent / "executed", report=logger.info
+        )
+    except chapters.ChapterError as error:
+        raise ChapterFailed(str(error)) from None
+    labels = Counter(claim["label"] for execution in app.lowrank_executions.values() for claim in execution.claims)
+    twice = [label for label, count in labels.items() if count > 1]
+    if twice:
+        raise ChapterFailed(f"claim labels must be unique in the book, got twice: {', '.join(twice)}")
+    for name, execution in app.lowrank_executions.items():
+        committed = nbformat.read(paths[name], as_version=4)
+        for line in chapters.differences(execution.notebook, committed):
+            logger.warning(f"stored outputs are stale, run `make chapters`: {line}", location=name)
+
+
+def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
+    """Pages to read again: chapters that ran anew, and all pages once the claims have changed."""
+    state = {name: execution.key for name, execution in app.lowrank_executions.items()}
+    state["claims"] = hashlib.sha256(json.dumps(gather_claims(app)).encode()).hexdigest()
+    before = getattr(env, "lowrank_state", {})
+    env.lowrank_state = state
+    if before.get("claims") != state["claims"]:
+        return list(env.found_docs)
+    return [name for name in app.lowrank_executions if before.get(name) != state[name]]
+
+
+def insert_outputs(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Replaces a chapter's text by that of the executed notebook."""
+    if docname in app.lowrank_executions:
+        source[0] = nbformat.writes(app.lowrank_executions[docname].notebook)
+
+
+def gather_claims(app: Sphinx) -> list[dict]:
+    """Every claim of this build with its chapter, in the order of the book."""
+    return [
+        {"chapter": name, **claim} for name, execution in app.lowrank_executions.items() for claim in execution.claims
+    ]
+
+
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    """Writes claims.json and takes the mark away, unless the build failed."""
+    if exception is None:
+        ledger = {"versions": chapters.versions(), "claims": gather_claims(app)}
+        chapters.write_atomically(Path(app.outdir) / "claims.json", json.dumps(ledger, indent=1))
+        _mark(app).unlink(missing_ok=True)
+
+
+def _mark(app: Sphinx) -> Path:
+    return Path(app.outdir).parent / ".building"
+
+
+class StatusStrip(SphinxDirective):
+    """Verdicts of this chapter's claims, members and controls; the body says what would falsify it."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        claims = self.env.app.lowrank_executions[self.env.docname].claims
+        verdicts = Counter(claim["verdict"].split(" (")[0] for claim in claims)
+        controls = [claim["control"] for claim in claims if claim["control"]]
+        noticed = sum(control["noticed"] for control in controls)
+        comparisons = sum(claim["comparisons"] for claim in claims)
+        parts = [
+            " · ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
+            f"{max(claim['members'] for claim in claims)} members at most, {comparisons:,} comparisons",
+            f"controls: {noticed} of {len(controls)} fail as they must",
+        ]
+        strip = nodes.container(classes=["status-strip"])
+        line = nodes.paragraph("", "", nodes.strong("", "Verdict of this build: "), nodes.Text("; ".join(parts) + "."))
+        strip += line
+        falsified = nodes.paragraph("", "", nodes.strong("", "What would falsify it: "))
+        parsed, messages = self.state.inline_text(" ".join(self.content), self.lineno)
+        falsified += parsed
+        strip += [falsified, *messages]
+        return [strip]
+
+
+class Provenance(SphinxDirective):
+    """Parameters, versions, seconds and figures of this chapter's execution."""
+
+    def run(self) -> list[nodes.Node]:
+        execution = self.env.app.lowrank_executions[self.env.docname]
+        entries = [
+            nodes.paragraph("", f"Ran in {execution.seconds:.1f} s on one thread, key {execution.key[:8]}, with "
+                            + ", ".join(f"{name} {version}" for name, version in chapters.versions().items()) + "."),
+        ]  # fmt: skip
+        links = nodes.paragraph("", "Figures; the code of each is folded in the cell above it: ")
+        for index, name in enumerate(execution.figures):
+            links += nodes.Text(", " if index else "")
+            links += nodes.reference("", name, refuri=f"#figure-{name}", internal=True)
+        code = chapters.parameters(execution.notebook)
+        return [*entries, links, nodes.paragraph("", "Parameters of this run:"), nodes.literal_block(code, code, language="python")]
+
+
+class ChapterFigure(SphinxDirective):
+    """A figure that another chapter made: `chapter name`."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        chapter, name = self.arguments
+        figures = self.env.app.lowrank_executions[chapter].figures if chapter in self.env.app.lowrank_executions else {}
+        if name not in figures:
+            raise self.error(f"chapter-figure: expected a chapter and one of its figures, got {chapter} {name}")
+        return [nodes.raw("", figures[name], format="html")]
+
+
+class Verdict(SphinxRole):
+    """The verdict of the claim with this label in this build, as a link to its row."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        for claim in gather_claims(self.env.app):
+            if claim["label"] == self.text:
+                page = self.env.app.builder.get_relative_uri(self.env.docname, claim["chapter"])
+                return [nodes.reference("", claim["verdict"], refuri=f"{page}#claim-{html.escape(self.text)}")], []
+        message = self.inliner.reporter.error(f"verdict: no claim of this build is labelled {self.text}", line=self.lineno)
+        return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("config-inited", distrust_interrupted_build, priority=900)
+    app.connect("builder-inited", run_chapters)
+    app.connect("env-get-outdated", find_outdated)
+    app.connect("source-read", insert_outputs)
+    app.connect("build-finished", finish)
+    app.add_directive("status-strip", StatusStrip)
+    app.add_directive("provenance", Provenance)
+    app.add_directive("chapter-figure", ChapterFigure)
+    app.add_role("verdict", Verdict())
+    return {"parallel_read_safe": False, "parallel_write_safe": True}
