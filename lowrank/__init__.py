@@ -4,8 +4,8 @@ task → network → objective → training → solution → certificates → bo
 `figures` and `bounds` are imported by name; everything else is here.
 """
 
-from .certificates import Stationarity, angles, stationarity, window_alignment
-from .claims import Claim, ClaimError, check, table
+from .certificates import angles, stationarity, window_alignment, window_stationarity
+from .claims import ClaimError, check, table
 from .descent import Solution, gradient_descent
 from .merging import average, merge, sum_weights
 from .networks import Network, Weights, forward, initialise

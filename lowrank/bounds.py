@@ -45,6 +45,14 @@ def norm_gap(steps, first_gap, step_size, weight_decay, largest_change):
     return ratio**steps * np.abs(gap) + eta**2 * change * (1 - ratio**steps) / (1 - ratio)
 
 
+def sum_of_two_layer_networks(cross_talk, forgetting, output_norms, remembered):
+    """|⟨u_B, σ(W_A x)⟩| + ρ(‖u_A‖ + ‖u_B‖)‖W_B(0)x‖: bounds |f_{A+B}(x) − f_A(x)| for two-layer ReLU networks whose
+    weights are summed, at an x that is orthogonal to all training inputs of B; `forgetting` is ρ = (1−ηλ)^T,
+    `output_norms` the sum of norms in brackets, `remembered` the last norm."""
+    cross_talk, rho, norms, remembered = map(np.asarray, (cross_talk, forgetting, output_norms, remembered))
+    return np.abs(cross_talk) + rho * norms * remembered
+
+
 def summed_rounding(terms, size):
     """terms · ε · size, ε = 2.2e-16: bounds the rounding error of a sum of that many terms of total absolute size
     `size`, to first order in ε (Higham 2002, §4.2). The tolerance of the identities in this book."""

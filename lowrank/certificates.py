@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .descent import Solution
+from .descent import Solution, WindowMean
 from .networks import Weights
 from .objective import Objective, loss_gradients, weighted_margin
 from .spectra import layer_norms
@@ -46,15 +46,54 @@ def stationarity(objective: Objective, weights: Weights) -> Stationarity:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class WindowStationarity:
+    """Per layer, (*E, K), over the window of a solution of T steps: `angle` between time-mean parameters and minus the
+    time-mean gradient; `norm` of the mean parameters; `drift` ‖start − end‖; `defect` of the window identity,
+    ‖mean ∇L + λ mean W − (start − end)/(ηT)‖, and `size`, the absolute size of what it adds up."""
+
+    angle: Tensor
+    norm: Tensor
+    drift: Tensor
+    defect: Tensor
+    size: Tensor
+
+
+def window_stationarity(solution: Solution) -> WindowStationarity:
+    """How well time means are balanced: mean ∇L + λ mean W = (start − end)/(ηT) for plain gradient descent.
+
+    Raises ValueError where the solution has no window: train with `window=`.
+    """
+    mean = _window(solution)
+    decay, eta = solution.objective.weight_decay[..., None], solution.stats["step_size"][..., None]
+    drifts = tuple(start - end for start, end in zip(mean.start, solution.weights))
+    forces = zip(mean.loss_gradients, mean.weights, drifts)
+    defect = tuple(
+        g + decay[..., None] * w - difference / (eta[..., None] * mean.steps) for g, w, difference in forces
+    )
+    moved = (mean.weight_norms + eta * mean.gradient_norms) / (eta * mean.steps)
+    return WindowStationarity(
+        angle=window_alignment(solution),
+        norm=layer_norms(mean.weights),
+        drift=layer_norms(drifts),
+        defect=layer_norms(defect),
+        size=mean.gradient_norms + decay * mean.weight_norms + 3 * moved,  # three roundings a step move the weights
+    )
+
+
 def window_alignment(solution: Solution) -> Tensor:
     """Angle between the time-mean parameters and minus the time-mean gradient of the loss, (*E, K), in radians.
 
     Raises ValueError where the solution has no window: train with `window=`.
     """
-    mean = solution.window_mean
-    if mean is None:
-        raise ValueError("solution: expected one trained with window=..., got one without a window mean")
+    mean = _window(solution)
     return angles(mean.weights, tuple(-g for g in mean.loss_gradients))
+
+
+def _window(solution: Solution) -> WindowMean:
+    if solution.window_mean is None:
+        raise ValueError("solution: expected one trained with window=..., got one without a window mean")
+    return solution.window_mean
 
 
 def angles(first: Weights, second: Weights) -> Tensor:

@@ -51,9 +51,11 @@ class Claim:
 
     @property
     def worst(self) -> tuple[float, float, float]:
-        """(lhs, rhs, tolerance) of the comparison with the least slack, or of the first that is nan."""
-        slack = self.slack.ravel()
-        index = int(np.flatnonzero(np.isnan(slack))[0]) if np.isnan(slack).any() else int(slack.argmin())
+        """(lhs, rhs, tolerance) of the comparison with the least slack relative to its size, or of the first nan."""
+        size = np.maximum(np.abs(self.lhs), np.abs(self.rhs)) + self.tolerance
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = np.where(size > 0, self.slack / size, self.slack).ravel()
+        index = int(np.flatnonzero(np.isnan(relative))[0]) if np.isnan(relative).any() else int(relative.argmin())
         return tuple(float(a.ravel()[index]) for a in (self.lhs, self.rhs, self.tolerance))
 
     @property
@@ -187,10 +189,13 @@ def number(value: float) -> str:
 
 def _comparison(claim: Claim) -> str:
     lhs, rhs, tolerance = claim.worst
+    if not claim.holds:
+        return f"{number(lhs)} {claim.relation} {number(rhs)} fails"
     if claim.relation == "==":
-        return f"both sides equal within {tolerance:.0e}" if claim.holds else f"{number(lhs)} == {number(rhs)}"
-    allowance = f" (tolerance {tolerance:.0e})" if tolerance else ""
-    return f"{number(lhs)} {claim.relation} {number(rhs)}{allowance}"
+        return f"both sides equal within {tolerance:.0e}"
+    if lhs > 0 and rhs > 0 and not (claim.relation == ">=" and lhs > 100 * rhs):
+        return f"{100 * lhs / (rhs + tolerance):.0f} % of the bound"
+    return f"{number(lhs)} {claim.relation} {number(rhs)}"
 
 
 def _premises(claim: Claim) -> str:

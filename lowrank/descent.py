@@ -21,11 +21,14 @@ class WindowMean:
     """Means over the last `steps` steps: of the parameters and of ∇L, both taken before each update.
 
     `start` are the parameters at the window's first step, so that for plain descent
-    mean(∇L + λθ) = (start − end) / (η · steps) exactly, whatever the activation.
+    mean(∇L + λθ) = (start − end) / (η · steps) exactly, whatever the activation. `weight_norms` and `gradient_norms` are
+    the means of ‖W_k‖_F and ‖∇_{W_k}L‖_F, (*E, K): they bound the rounding error of these sums.
     """
 
     weights: Weights
     loss_gradients: Weights
+    weight_norms: Tensor
+    gradient_norms: Tensor
     start: Weights
     steps: int
 
@@ -112,11 +115,14 @@ def gradient_descent(
             targets = objective.targets.index_select(objective.task.x.ndim - 2, chosen)
         gradients = backpropagate(objective, current, x, targets)
         if step >= window_start:
+            terms = (*current, *gradients)
             if sums is None:
                 start = tuple(w.clone() for w in current)
-                sums = [torch.zeros_like(w) for w in (*current, *gradients)]
-            for total, term in zip(sums, (*current, *gradients)):
+                sums = [torch.zeros_like(w) for w in terms]
+                norm_sums = torch.zeros_like(layer_norms(terms))
+            for total, term in zip(sums, terms):
                 total += term
+            norm_sums += layer_norms(terms)
         if velocity is None:
             for w, g in zip(current, gradients):
                 w.mul_(shrink).sub_(g.mul_(eta))
@@ -135,8 +141,9 @@ def gradient_descent(
     final = tuple(current)
     mean = None
     if sums is not None:
-        means = tuple(total / window for total in sums)
-        mean = WindowMean(means[: len(final)], means[len(final) :], start, window)
+        layers = len(final)
+        means, norms = tuple(total / window for total in sums), norm_sums / window
+        mean = WindowMean(means[:layers], means[layers:], norms[..., :layers], norms[..., layers:], start, window)
     return Solution(
         objective=objective,
         weights=final,

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,9 @@ import nbformat
 from nbval.plugin import IPyNbCell, nocolors
 
 import lowrank
+from lowrank import figures
 
+STORY = "story"  # the figure that the index and the README show
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "seaborn", "ipykernel", "myst-nb")
 CELL_TIMEOUT = 600  # seconds
 # One thread a kernel: chapters already run side by side, and sums in one order give the same digits everywhere.
@@ -54,7 +57,12 @@ class Execution:
     @property
     def claims(self) -> list[dict]:
         """Records of the chapter's claims tables, in order."""
-        return [record for output in self._outputs("lowrank_claims") for record in output]
+        return [
+            record
+            for cell in _code_cells(self.notebook)
+            for output in cell.outputs
+            for record in output.get("metadata", {}).get("lowrank_claims", [])
+        ]
 
     @property
     def figures(self) -> dict[str, str]:
@@ -65,14 +73,6 @@ class Execution:
             for output in cell.outputs
             if "lowrank_figure" in output.get("metadata", {})
         }
-
-    def _outputs(self, record: str) -> list:
-        return [
-            output.metadata[record]
-            for cell in _code_cells(self.notebook)
-            for output in cell.outputs
-            if record in output.get("metadata", {})
-        ]
 
 
 def versions() -> dict[str, str]:
@@ -278,8 +278,9 @@ def _refresh(names: Iterable[str]) -> int:
         return 1
     for name, execution in executions.items():
         write_atomically(every[name], nbformat.writes(normalise(execution.notebook)) + "\n")
-        for output in execution._outputs("lowrank_picture"):
-            write_atomically(book / "_static" / output["file"], output["svg"])
+        if STORY in execution.figures:
+            drawings = re.findall(r"<svg .*?</svg>", execution.figures[STORY], flags=re.DOTALL)
+            write_atomically(book / "_static" / f"{STORY}.svg", figures.picture(drawings))
     print(f"refreshed {', '.join(executions)}")
     return 0
 

@@ -75,9 +75,24 @@ def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
 
 
 def insert_outputs(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replaces a chapter's text by that of the executed notebook."""
-    if docname in app.lowrank_executions:
-        source[0] = nbformat.writes(app.lowrank_executions[docname].notebook)
+    """Replaces a chapter's text by that of the executed notebook, each figure linked with the cell that draws it."""
+    if docname not in app.lowrank_executions:
+        return
+    notebook = nbformat.from_dict(app.lowrank_executions[docname].notebook)
+    cells = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "lowrank_figure" in output.get("metadata", {}):
+                name = output.metadata["lowrank_figure"]["name"]
+                cells.append(nbformat.v4.new_markdown_cell(f'<a class="code-anchor" id="code-{name}"></a>'))
+                output.data["text/html"] = _with_code_link(output.data["text/html"], f"#code-{name}")
+        cells.append(cell)
+    notebook.cells = cells
+    source[0] = nbformat.writes(notebook)
+
+
+def _with_code_link(markup: str, target: str) -> str:
+    return markup.replace("</figcaption>", f' <a href="{target}">Code of this figure</a></figcaption>')
 
 
 def gather_claims(app: Sphinx) -> list[dict]:
@@ -152,7 +167,8 @@ class ChapterFigure(SphinxDirective):
         figures = self.env.app.lowrank_executions[chapter].figures if chapter in self.env.app.lowrank_executions else {}
         if name not in figures:
             raise self.error(f"chapter-figure: expected a chapter and one of its figures, got {chapter} {name}")
-        return [nodes.raw("", figures[name], format="html")]
+        page = "" if chapter == self.env.docname else self.env.app.builder.get_relative_uri(self.env.docname, chapter)
+        return [nodes.raw("", _with_code_link(figures[name], f"{page}#code-{name}"), format="html")]
 
 
 class Verdict(SphinxRole):
