@@ -50,6 +50,12 @@ class Solution:
     status: np.ndarray
     stats: dict = field(default_factory=dict)
 
+    @property
+    def outcome(self) -> str:
+        """How many members ended how, in words: "7 converged, 1 diverged"."""
+        words, counts = np.unique(self.status, return_counts=True)
+        return ", ".join(f"{count} {word}" for word, count in zip(words, counts))
+
 
 def gradient_descent(
     objective: Objective,

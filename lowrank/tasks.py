@@ -80,10 +80,11 @@ def teacher(
     """n inputs, uniform on the unit sphere of R^d, labelled by a random two-layer ReLU network.
 
     The teacher is t(x) = Σ_j ± relu(⟨w_j, x⟩)·√(d/width), j < `width`, with unit w_j and signs in turn; points with
-    |t(x)| < `margin` are drawn again. Raises ValueError when fewer than one point in a thousand is kept.
+    |t(x)| < `margin` are drawn again. Raises ValueError for d < 2, where the sphere is two points, and when fewer than
+    one point in a thousand is kept.
     """
     _require.integer("n", n, minimum=1)
-    _require.integer("d", d, minimum=1)
+    _require.integer("d", d, minimum=2)
     _require.integer("width", width, minimum=1)
     _require.number("margin", margin, minimum=0.0)
     hidden = _unit_rows(width, d, generator=_require.generator(generator))
@@ -114,7 +115,7 @@ def orthogonal_pair(
     second task's inputs are tilted, x' = √(1−s²) b + s Jb with an isometry J into the first half and s such that
     max |⟨x_i, x'_j⟩| = ε exactly. Raises ValueError for odd d and for an ε that no tilt reaches.
     """
-    _require.integer("d", d, minimum=2)
+    _require.integer("d", d, minimum=4)
     if d % 2:
         raise ValueError(f"d: expected an even number, so that each task gets half, got {d}")
     epsilon = _require.number("coherence", coherence, minimum=0.0, maximum=1.0)

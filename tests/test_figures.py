@@ -1,0 +1,85 @@
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from lowrank import figures
+
+
+@pytest.fixture
+def shown():
+    left, right = figures.panels(2)
+    x = np.arange(1, 20)
+    figures.spread(left, x, np.random.default_rng(0).random((5, 19)), label="members")
+    figures.control(left, x, np.ones((5, 19)), label="control")
+    figures.level(left, 0.5, label="bound")
+    figures.legend(left)
+    figures.matrix(right, np.eye(4), largest=1.0)
+    return figures.show(left, right, name="a-figure", alt="two <panels>", caption="It holds.")
+
+
+def test_panels_are_well_formed_and_follow_the_page(shown):
+    assert len(shown.drawings) == 2
+    for drawing in shown.drawings:
+        ElementTree.fromstring(drawing)
+        assert "width=" not in drawing.split(">")[0].replace("max-width", "")
+        assert f"var(--lowrank-ink, {figures.INK})" in drawing
+    plain = shown.drawings[0]
+    for colour in (figures.INK, figures.GRID, figures.SERIES[0]):
+        assert plain.count(colour) == plain.count(f", {colour})")  # no colour outside a variable
+
+
+def test_ids_of_panels_do_not_clash(shown):
+    ids = [set(part.split('"')[0] for part in drawing.split('id="')[1:]) for drawing in shown.drawings]
+    assert not ids[0] & ids[1]
+    for drawing, own in zip(shown.drawings, ids):
+        assert all(part.split(")")[0] in own for part in drawing.split("url(#")[1:])
+
+
+def test_html_has_alternative_text_caption_and_anchor(shown):
+    data, metadata = shown._repr_mimebundle_()
+    markup = data["text/html"]
+    assert 'aria-label="two &lt;panels&gt;"' in markup and "It holds.</figcaption>" in markup and 'id="figure-a-figure"' in markup
+    assert metadata["lowrank_figure"]["name"] == "a-figure"
+    for role, colour in figures.DARK.items():
+        assert f"--lowrank-{role}:{colour}" in markup
+
+
+def test_the_same_data_draw_the_same_bytes():
+    def draw():
+        (ax,) = figures.panels()
+        figures.dots(ax, [1, 2], [3, 4], label="dots")
+        return figures.show(ax, name="same", alt="a", caption="c").drawings
+
+    assert draw() == draw()
+
+
+def test_a_free_standing_picture_is_one_file(shown):
+    picture = figures.picture(shown.drawings)
+    ElementTree.fromstring(picture)
+    assert "prefers-color-scheme: dark" in picture
+
+
+def test_series_differ_in_grey_in_light_and_dark():
+    def luminance(colour):
+        r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (r, g, b)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(a, b):
+        high, low = sorted((luminance(a), luminance(b)), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    assert contrast(figures.INK, "#ffffff") > 7 and contrast(figures.DARK["ink"], "#14181e") > 7
+    for index, colour in enumerate(figures.SERIES):
+        assert contrast(colour, "#ffffff") > 2 and contrast(figures.DARK[f"series-{index}"], "#14181e") > 4.5
+    assert len(set(figures.MARKERS)) == len(figures.SERIES)
+    ordered = sorted(luminance(colour) for colour in figures.SERIES)
+    assert all((b + 0.05) / (a + 0.05) > 1.3 for a, b in zip(ordered, ordered[1:]))
+
+
+@pytest.mark.parametrize("options, message", [({"name": "A b"}, "name: expected"), ({"alt": " "}, "alt: expected"), ({"caption": ""}, "caption: expected")])
+def test_figures_without_words_are_refused(options, message):
+    (ax,) = figures.panels()
+    with pytest.raises(ValueError, match=message):
+        figures.show(ax, **{"name": "a", "alt": "a", "caption": "c", **options})

@@ -1,0 +1,90 @@
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from lowrank import ParameterError, require
+from lowrank.parameters import declared, parse
+
+CELL = """
+require("weight_decay", weight_decay, float, above=0, maximum=0.1)
+require("members", members, int, minimum=1, maximum=8)
+require("loss", loss, str, options=("logistic", "squared"))
+"""
+
+
+@pytest.fixture
+def notebook():
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell(CELL)])
+
+
+def test_declarations_are_read_without_running(notebook):
+    found = declared(notebook)
+    assert list(found) == ["weight_decay", "members", "loss"]
+    assert found["weight_decay"].limits == {"above": 0, "maximum": 0.1} and found["members"].kind == "int"
+
+
+def test_values_are_parsed_by_kind(notebook):
+    assert parse(notebook, {"weight_decay": "4e-3", "members": "3", "loss": "squared"}) == {
+        "weight_decay": 0.004, "members": 3, "loss": "squared",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"weight_decy": "0.1"}, "weight_decy: expected one of weight_decay, members, loss, got an unknown parameter"),
+        ({"weight_decay": "-1"}, "weight_decay: expected a finite number > 0 and <= 0.1, got -1.0"),
+        ({"weight_decay": "0"}, "weight_decay: expected a finite number > 0 and <= 0.1, got 0.0"),
+        ({"weight_decay": "nan"}, "weight_decay: expected a finite number > 0 and <= 0.1, got nan"),
+        ({"weight_decay": "much"}, "weight_decay: expected a finite number > 0 and <= 0.1, got 'much'"),
+        ({"members": "2.5"}, "members: expected a whole number >= 1 and <= 8, got '2.5'"),
+        ({"members": "9"}, "members: expected a whole number >= 1 and <= 8, got 9"),
+        ({"loss": "hinge"}, "loss: expected one of logistic, squared, got 'hinge'"),
+    ],
+)
+def test_bad_values_are_one_line_with_name_expected_and_given(given, message, notebook):
+    with pytest.raises(ParameterError) as error:
+        parse(notebook, given)
+    assert str(error.value) == message and "\n" not in message
+
+
+def test_require_says_the_same_inside_a_chapter():
+    require("members", 3, int, minimum=1)
+    with pytest.raises(ParameterError, match="members: expected a whole number >= 1, got True"):
+        require("members", True, int, minimum=1)
+
+
+def run(*words, cwd):
+    return subprocess.run([sys.executable, "-m", "lowrank", *words], capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["a.ipynb", "-p", "weight_decy", "0.1"], "error: weight_decy: expected one of"),
+        (["a.ipynb", "-p", "members", "0"], "error: members: expected a whole number >= 1 and <= 8, got 0"),
+        (["missing.ipynb"], "error: CHAPTER: expected a notebook, got missing.ipynb, and no such file exists"),
+        (["text.ipynb"], "error: CHAPTER: expected a notebook, got text.ipynb, which is not one"),
+        (["a.ipynb", "-o", "nowhere/out.ipynb"], "error: --output: expected a file in an existing folder, got nowhere/out.ipynb"),
+    ],
+)
+def test_command_line_refuses_in_one_line_and_writes_nothing(words, message, notebook, tmp_path):
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    (tmp_path / "text.ipynb").write_text("not json")
+    before = sorted(tmp_path.iterdir())
+    ran = run("run", *words, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(message) and ran.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_failing_chapter_is_one_line_and_leaves_no_output(tmp_path):
+    cell = nbformat.v4.new_code_cell('raise ValueError("the step is too large")')
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "a.ipynb")
+    ran = run("run", "a.ipynb", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.strip().splitlines()[-1] == "error: a.ipynb, cell 1: ValueError: the step is too large"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]
