@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -117,6 +116,8 @@ def diagonal(ax: Axes, *, label: str) -> Axes:
 
 def matrix(ax: Axes, w, *, largest: float) -> Axes:
     """A matrix as a map from −`largest` (dark) over 0 to +`largest` (light): one scale of luminance, legible in grey."""
+    import seaborn  # two seconds, and only needed here
+
     with matplotlib.rc_context(STYLE):
         seaborn.heatmap(np.asarray(w), ax=ax, cmap="cividis", vmin=-largest, vmax=largest, cbar=True, rasterized=True,
                         xticklabels=False, yticklabels=False)  # fmt: skip

@@ -24,14 +24,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 from nbval.plugin import IPyNbCell, nocolors
-
-import lowrank
-from lowrank import figures
 
 STORY = "story"  # the figure that the index and the README show
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "seaborn", "ipykernel", "myst-nb")
@@ -80,10 +78,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
 
 
+def package_folder() -> Path:
+    """Where `lowrank` lives, found without importing it: a build that runs no chapter needs no torch."""
+    return Path(find_spec("lowrank").origin).parent
+
+
 @lru_cache(1)
 def _package_hash() -> str:
     digest = hashlib.sha256(json.dumps(versions()).encode())
-    for path in sorted(Path(lowrank.__file__).parent.glob("**/*.py")):
+    for path in sorted(package_folder().glob("**/*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -169,14 +172,15 @@ class _Comparison:
 
 
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook as it is committed: no outputs of figure cells, no images, no records, no counts."""
+    """The notebook as it is committed: no outputs of figure cells, no images, no records; cells counted from 1, since
+    nbval takes a cell without a count for one that was never run."""
     notebook = nbformat.from_dict(notebook)
     notebook.metadata = nbformat.from_dict(
         {k: v for k, v in notebook.metadata.items() if k in ("kernelspec", "language_info", "lowrank")}
     )
     notebook.metadata["language_info"] = {"name": "python"}
-    for cell in _code_cells(notebook):
-        cell.execution_count = None
+    for count, cell in enumerate(_code_cells(notebook), start=1):
+        cell.execution_count = count
         if IGNORED in cell.metadata.get("tags", []):
             cell.outputs = []
         for output in cell.outputs:
@@ -184,7 +188,7 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 output.data = {k: v for k, v in output.data.items() if not k.startswith("image/")}
                 output.metadata = {k: v for k, v in output.metadata.items() if k == "scrapbook"}
                 if output.output_type == "execute_result":
-                    output.execution_count = None
+                    output.execution_count = count
     return notebook
 
 
@@ -279,6 +283,8 @@ def _refresh(names: Iterable[str]) -> int:
     for name, execution in executions.items():
         write_atomically(every[name], nbformat.writes(normalise(execution.notebook)) + "\n")
         if STORY in execution.figures:
+            from lowrank import figures
+
             drawings = re.findall(r"<svg .*?</svg>", execution.figures[STORY], flags=re.DOTALL)
             write_atomically(book / "_static" / f"{STORY}.svg", figures.picture(drawings))
     print(f"refreshed {', '.join(executions)}")

@@ -18,17 +18,12 @@ from pathlib import Path
 import nbformat
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.errors import SphinxError
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import chapters
 
 logger = logging.getLogger(__name__)
-
-
-class ChapterFailed(SphinxError):
-    category = "Chapter failed"
 
 
 def distrust_interrupted_build(app: Sphinx, config) -> None:
@@ -44,7 +39,10 @@ def distrust_interrupted_build(app: Sphinx, config) -> None:
 
 
 def run_chapters(app: Sphinx) -> None:
-    """Executes every chapter of the table of contents whose key is new; a failure ends the build."""
+    """Executes every chapter of the table of contents whose key is new; a failure ends the build.
+
+    It ends by SystemExit, since jupyter-book wraps any other exception in a traceback of its own.
+    """
     names = [name for name in app.config.external_site_map if (Path(app.srcdir) / f"{name}.ipynb").is_file()]
     paths = {name: Path(app.srcdir) / f"{name}.ipynb" for name in names}
     try:
@@ -52,11 +50,11 @@ def run_chapters(app: Sphinx) -> None:
             paths, Path(app.outdir).parent / "executed", report=logger.info
         )
     except chapters.ChapterError as error:
-        raise ChapterFailed(str(error)) from None
+        raise SystemExit(f"Chapter failed: {error}") from None
     labels = Counter(claim["label"] for execution in app.lowrank_executions.values() for claim in execution.claims)
     twice = [label for label, count in labels.items() if count > 1]
     if twice:
-        raise ChapterFailed(f"claim labels must be unique in the book, got twice: {', '.join(twice)}")
+        raise SystemExit(f"Chapter failed: claim labels must be unique in the book, got twice: {', '.join(twice)}")
     for name, execution in app.lowrank_executions.items():
         committed = nbformat.read(paths[name], as_version=4)
         for line in chapters.differences(execution.notebook, committed):
