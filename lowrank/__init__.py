@@ -6,7 +6,7 @@ task → network → objective → training → solution → certificates → bo
 
 from .certificates import angles, stationarity, window_alignment, window_stationarity
 from .claims import ClaimError, check, table
-from .descent import Solution, gradient_descent
+from .descent import Solution, TrainingError, gradient_descent, trained
 from .merging import average, merge, sum_weights
 from .networks import Network, Weights, forward, initialise
 from .objective import (

@@ -57,6 +57,34 @@ class Solution:
         return ", ".join(f"{count} {word}" for word, count in zip(words, counts))
 
 
+class TrainingError(RuntimeError):
+    """Members that diverged or collapsed to zero where a result needs them: how many, why, and what to try."""
+
+
+_REMEDIES = {"diverged": "take a smaller step_size", "collapsed": "collapsed to zero: take a smaller weight_decay"}
+
+
+def trained(solution: Solution) -> Solution:
+    """`solution` itself, if no member diverged or collapsed.
+
+    Raises TrainingError naming how many did, with the network, λ and η, and what to try: such members are reported,
+    never plotted.
+    """
+    failed = [word for word in _REMEDIES if (solution.status == word).any()]
+    if failed:
+        objective, eta = solution.objective, solution.stats["step_size"]
+        raise TrainingError(
+            f"{objective.network}: {solution.outcome}, of {solution.status.size}, with weight_decay "
+            f"{_span(objective.weight_decay)} and step_size {_span(eta)}; {'; '.join(_REMEDIES[word] for word in failed)}"
+        )
+    return solution
+
+
+def _span(rate: Tensor) -> str:
+    low, high = rate.min().item(), rate.max().item()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
 def gradient_descent(
     objective: Objective,
     weights: Weights,
@@ -80,7 +108,8 @@ def gradient_descent(
     Every step is taken, so that laws which count steps hold exactly; the run ends early only when every member has
     diverged. The status of a member says, in this order:
     `diverged`, its weights are not finite, or L_λ ends above both its start and the zero network's value;
-    `collapsed`, its L_λ is within 1e-3 of the zero network's (relative) and its weights have shrunk: it went to zero;
+    `collapsed`, its L_λ is within 1e-6 of the zero network's (relative), its weights are smaller than at the start, and the
+    next step would shrink them further: it goes to zero;
     `converged`, ‖∇L + λW‖ ≤ tolerance · (‖∇L‖ + λ‖W‖) in each layer; and otherwise `max_steps`.
     Raises ValueError or TypeError, naming the argument, for anything out of range.
     """
@@ -172,9 +201,11 @@ def _status(objective: Objective, initial: Weights, final: Weights, tolerance: f
     before, after = regularised_loss(objective, initial), regularised_loss(objective, safe)
     diverged = ~finite | ~torch.isfinite(after) | (after > torch.maximum(before, zero) * (1 + 1e-9))
     shrunk = layer_norms(safe).square().sum(-1) < layer_norms(initial).square().sum(-1)
-    collapsed = ((after - zero).abs() <= 1e-3 * zero) & shrunk
+    forces = residuals(objective, safe)
+    shrinking = sum((g * w).sum((-2, -1)) for g, w in zip(forces, safe)) >= 0
+    collapsed = ((after - zero).abs() <= 1e-6 * zero) & shrunk & shrinking
 
-    residual = layer_norms(residuals(objective, safe))
+    residual = layer_norms(forces)
     norms = layer_norms(safe) * objective.weight_decay[..., None]
     gradients = layer_norms(backpropagate(objective, safe, objective.task.x, objective.targets))
     converged = (residual <= tolerance * (norms + gradients)).all(-1)

@@ -7,11 +7,13 @@ from lowrank import (
     Network,
     Objective,
     Task,
+    TrainingError,
     gradient_descent,
     initialise,
     loss_gradients,
     norm_gaps,
     teacher,
+    trained,
 )
 
 
@@ -141,6 +143,10 @@ def test_status_names_divergence_collapse_convergence(generator):
     run = gradient_descent(Objective(network, task, weight_decay=decays), weights, step_size=sizes, steps=4000)
     assert run.status.tolist() == ["converged", "collapsed", "diverged"]
     assert run.outcome == "1 collapsed, 1 converged, 1 diverged"
+    with pytest.raises(TrainingError, match="1 diverged, of 3, .* take a smaller step_size; collapsed to zero: take a smaller weight_decay"):
+        trained(run)
+    fine = gradient_descent(Objective(network, task, weight_decay=0.7 * threshold), weights, step_size=0.5, steps=10)
+    assert trained(fine) is fine
     assert str(gradient_descent(Objective(network, task, weight_decay=0.01), weights, step_size=0.1, steps=1).status[0]) == "max_steps"
 
 

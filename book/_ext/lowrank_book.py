@@ -1,9 +1,10 @@
 """The book's Sphinx extension: runs the chapters first, then lets the pages quote what they found.
 
-    config-inited   an interrupted build is not trusted: its pages are thrown away
-    builder-inited  all chapters are executed or found unchanged (chapters.py), claims gathered, outputs compared
-    source-read     a chapter is read with its fresh outputs
-    build-finished  claims.json appears beside the pages
+    config-inited      an interrupted build is not trusted: its pages are thrown away
+    builder-inited     all chapters are executed or found unchanged (chapters.py), claims gathered, outputs compared
+    source-read        a chapter is read with its fresh outputs
+    html-page-context  each script once
+    build-finished     claims.json appears beside the pages
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ def run_chapters(app: Sphinx) -> None:
 
 
 def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
-    """Pages to read again: chapters that ran anew, and all pages once the claims have changed."""
+    """Pages to read again: chapters that ran anew, and all pages once the claims or this file have changed."""
     state = {name: execution.key for name, execution in app.lowrank_executions.items()}
-    state["claims"] = hashlib.sha256(json.dumps(gather_claims(app)).encode()).hexdigest()
+    quoted = json.dumps(gather_claims(app)) + Path(__file__).read_text(encoding="utf-8")
+    state["claims"] = hashlib.sha256(quoted.encode()).hexdigest()
     before = getattr(env, "lowrank_state", {})
     env.lowrank_state = state
     if before.get("claims") != state["claims"]:
@@ -98,6 +100,18 @@ def gather_claims(app: Sphinx) -> list[dict]:
     return [
         {"chapter": name, **claim} for name, execution in app.lowrank_executions.items() for claim in execution.claims
     ]
+
+
+def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Each script once, and none of thebe, which nothing here uses: jupyter-book adds it twice, and MathJax twice, which
+    browsers report as errors."""
+    seen, kept = set(), []
+    for script in context.get("script_files", []):
+        identity = (getattr(script, "filename", None) or str(script), getattr(script, "attributes", {}).get("body"))
+        if identity not in seen and "thebe" not in f"{identity}".lower():
+            seen.add(identity)
+            kept.append(script)
+    context["script_files"] = kept
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -186,6 +200,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", run_chapters)
     app.connect("env-get-outdated", find_outdated)
     app.connect("source-read", insert_outputs)
+    app.connect("html-page-context", tidy_scripts, priority=900)
     app.connect("build-finished", finish)
     app.add_directive("status-strip", StatusStrip)
     app.add_directive("provenance", Provenance)

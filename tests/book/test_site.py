@@ -49,6 +49,13 @@ def test_nothing_is_fetched_from_elsewhere(page, site):
 
 
 @pytest.mark.parametrize("page", pages())
+def test_no_script_is_loaded_twice(page, site):
+    scripts = [tag.get("src") or tag.get_text() for tag in parsed(site, page).find_all("script")]
+    assert len(scripts) == len(set(scripts)) and any("mathjax/tex-svg.js" in script for script in scripts)
+    assert not any("THEBE_JS_URL" in script for script in scripts)
+
+
+@pytest.mark.parametrize("page", pages())
 def test_no_traceback_no_raw_markup_no_local_path(page, site):
     words = " ".join(node for node in parsed(site, page).find_all(string=True) if node.parent.name not in ("script", "style"))
     assert "Traceback" not in words and str(TOP) not in words
