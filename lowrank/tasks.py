@@ -138,7 +138,7 @@ def digits(
     orthogonal: bool = True,
     generator: torch.Generator,
 ) -> tuple[tuple[Task, Task], ...]:
-    """Binary tasks on real handwritten digits, one (training, test) pair of `Task`s per pair of digits.
+    """Binary tasks on real handwritten digits, one pair (training, test) of tasks for each pair of digits.
 
     The images are the 1,797 of 8×8 pixels that scikit-learn carries (Alpaydin & Kaynak 1998), less the mean of the
     training images and scaled so that the largest training image has norm 1. With `orthogonal`, task t has its

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -114,6 +115,15 @@ def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, d
     context["script_files"] = kept
 
 
+def plain_docstrings(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
+    """Docstrings are plain text with formulas: `code` becomes literal, and *, _ and | mean themselves."""
+    for index, line in enumerate(lines):
+        parts = re.split(r"(`[^`]+`)", line)
+        lines[index] = "".join(
+            f"`{part}`" if part.startswith("`") else re.sub(r"([*_|])", r"\\\1", part) for part in parts
+        )
+
+
 def finish(app: Sphinx, exception: Exception | None) -> None:
     """Writes claims.json and takes the mark away, unless the build failed."""
     if exception is None:
@@ -200,6 +210,8 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", run_chapters)
     app.connect("env-get-outdated", find_outdated)
     app.connect("source-read", insert_outputs)
+    if "sphinx.ext.autodoc" in app.extensions:
+        app.connect("autodoc-process-docstring", plain_docstrings)
     app.connect("html-page-context", tidy_scripts, priority=900)
     app.connect("build-finished", finish)
     app.add_directive("status-strip", StatusStrip)
