@@ -25,33 +25,52 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("-o", "--output", type=Path, default=Path("out.ipynb"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
+        names = [name for name, _ in options.parameter]
+        for name in names:
+            if names.count(name) > 1:
+                raise parameters.ParameterError(f"{name}: expected one value, got {names.count(name)}")
         return _run(options.chapter, dict(options.parameter), options.output)
     except parameters.ParameterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
+def _find(chapter: str) -> Path:
+    """The notebook itself, or the chapter of that name in this folder's book or in the book beside the package."""
+    books = [Path("book"), Path(__file__).resolve().parent.parent / "book"]
+    for candidate in (Path(chapter), *(book / f"{chapter.removesuffix('.ipynb')}.ipynb" for book in books)):
+        if candidate.is_file():
+            return candidate
+    known = sorted({p.relative_to(b).with_suffix("").as_posix() for b in books for p in b.glob("[!._]*/*.ipynb")})
+    raise parameters.ParameterError(f"CHAPTER: expected a notebook or one of {', '.join(known)}, got {chapter}")
+
+
 def _run(chapter: str, given: dict[str, str], output: Path) -> int:
-    candidates = [Path(chapter), Path("book") / f"{chapter}.ipynb"]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if path is None:
-        raise parameters.ParameterError(f"CHAPTER: expected a notebook, got {chapter}, and no such file exists")
+    path = _find(chapter)
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, UnicodeDecodeError):
+        nbformat.validate(notebook)
+    except Exception:  # whatever is wrong with the file, nbformat has a type of exception for it
         raise parameters.ParameterError(f"CHAPTER: expected a notebook, got {path}, which is not one") from None
+    if output.exists() and (output.is_dir() or output.samefile(path)):
+        raise parameters.ParameterError(f"--output: expected a file other than the chapter itself, got {output}")
     values = parameters.parse(notebook, given)
     if not output.parent.is_dir():
         raise parameters.ParameterError(f"--output: expected a file in an existing folder, got {output}")
 
     import papermill  # slow to import, and only needed here
+    from nbclient.exceptions import DeadKernelError
 
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".lowrank-") as folder:
         unfinished = Path(folder) / output.name
         try:
             papermill.execute_notebook(path, unfinished, values, kernel_name="python3")
         except papermill.PapermillExecutionError as error:
-            print(f"error: {path}, cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
+            reason = str(error.evalue).strip().splitlines() or [""]
+            print(f"error: {path}, code cell {error.exec_count}: {error.ename}: {reason[0]}", file=sys.stderr)
+            return 1
+        except DeadKernelError:
+            print(f"error: {path}: the kernel died; was there enough memory?", file=sys.stderr)
             return 1
         os.replace(unfinished, output)
     print(f"wrote {output}")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import numbers
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 def tensor(name: str, value, *, finite: bool = True) -> Tensor:
-    """`value` as a float64 tensor; refuses what is not a real, finite array."""
+    """`value` as a float64 tensor of its own, without a graph; refuses what is not a real, finite array."""
     try:
-        converted = torch.as_tensor(value, dtype=torch.float64)
+        # by way of NumPy, since torch reads a Python float as float32
+        original = value if isinstance(value, Tensor) else torch.as_tensor(np.array(value, order="C"))
+        if original.is_complex():
+            raise TypeError("complex numbers")
+        converted = original.detach().to(torch.float64, copy=True)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name}: expected an array of real numbers, got {type(value).__name__} ({error})"
@@ -27,7 +33,7 @@ def tensor(name: str, value, *, finite: bool = True) -> Tensor:
 def number(name: str, value, *, above=-math.inf, minimum=-math.inf, maximum=math.inf) -> float:
     """`value` as a finite float with `above < value`, `minimum <= value <= maximum`."""
     expected = "a finite number" + _range(above, minimum, maximum)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
     if not (math.isfinite(value) and value > above and minimum <= value <= maximum):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
@@ -37,17 +43,24 @@ def number(name: str, value, *, above=-math.inf, minimum=-math.inf, maximum=math
 def integer(name: str, value, *, minimum: int, maximum: int | float = math.inf) -> int:
     """`value` as an int with `minimum <= value <= maximum`."""
     expected = "a whole number" + _range(-math.inf, minimum, maximum)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
     if not minimum <= value <= maximum:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return value
+    return int(value)
 
 
 def choice(name: str, value, options) -> str:
     """`value` if it is one of `options`."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
+    return value
+
+
+def instance(name: str, value, kind: type):
+    """`value` if it is a `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}")
     return value
 
 

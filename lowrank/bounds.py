@@ -24,6 +24,12 @@ def window_alignment_sine(drift, step_size, weight_decay, steps, mean_norm):
     return drift / (np.asarray(step_size) * decay * steps * mean_norm)
 
 
+def angle_limit(sine):
+    """arcsin of a bound on the sine of an acute angle, in radians; π where it is 1 or more and bounds nothing."""
+    sine = np.asarray(sine)
+    return np.where(sine < 1, np.arcsin(np.minimum(sine, 1.0)), np.pi)
+
+
 def weighted_margin_cap() -> float:
     """max_z z/(1+e^z) = W(1/e) = 0.27846…, Lambert's W: no data and no network make S larger."""
     return float(lambertw(np.exp(-1.0)).real)
@@ -41,8 +47,12 @@ def norm_gap(steps, first_gap, step_size, weight_decay, largest_change):
     where |‖∇_{W_{k+1}}L‖² − ‖∇_{W_k}L‖²| ≤ C = `largest_change` on the way. (0 < ηλ < 2)"""
     steps, gap, eta, decay, change = map(np.asarray, (steps, first_gap, step_size, weight_decay, largest_change))
     _refuse_zero_decay(decay)
-    ratio = (1 - eta * decay) ** 2
-    return ratio**steps * np.abs(gap) + eta**2 * change * (1 - ratio**steps) / (1 - ratio)
+    rate = eta * decay
+    if not np.all(rate < 2):
+        raise ValueError(f"step_size: expected step_size · weight_decay < 2, got {rate.max():g}")
+    with np.errstate(divide="ignore"):  # ηλ = 1 forgets all in one step: log 0 = −∞, and e^−∞ = 0
+        decline = np.expm1(2 * steps * np.log1p(np.where(rate < 1, -rate, rate - 2)))  # ρ^T − 1, without cancellation where ηλ is small
+    return (1 + decline) * np.abs(gap) + eta**2 * change * -decline / (rate * (2 - rate))
 
 
 def sum_of_two_layer_networks(cross_talk, forgetting, output_norms, remembered):

@@ -60,7 +60,8 @@ class WindowStationarity:
 
 
 def window_stationarity(solution: Solution) -> WindowStationarity:
-    """How well time means are balanced: mean ∇L + λ mean W = (start − end)/(ηT) for plain gradient descent.
+    """How well time means are balanced: mean ∇L + λ mean W = (start − end)/(ηT) for plain gradient descent (with momentum
+    the defect is not zero).
 
     Raises ValueError where the solution has no window: train with `window=`.
     """
@@ -99,9 +100,15 @@ def _window(solution: Solution) -> WindowMean:
 def angles(first: Weights, second: Weights) -> Tensor:
     """∠(A_k, B_k) in [0, π] per layer, (*E, K), accurate down to rounding (Kahan's formula); nan for a zero matrix."""
 
+    if len(first) != len(second):
+        raise ValueError(f"second: expected {len(first)} layers, got {len(second)}")
+
+    def unit(a: Tensor) -> Tensor:
+        a = a / a.abs().amax((-2, -1), keepdim=True)  # squares of tiny or huge entries leave the range
+        return a / torch.linalg.matrix_norm(a, keepdim=True)
+
     def angle(a: Tensor, b: Tensor) -> Tensor:
-        a = a / torch.linalg.matrix_norm(a, keepdim=True)
-        b = b / torch.linalg.matrix_norm(b, keepdim=True)
+        a, b = unit(a), unit(b)
         return 2 * torch.atan2(torch.linalg.matrix_norm(a - b), torch.linalg.matrix_norm(a + b))
 
     return torch.stack([angle(a, b) for a, b in zip(first, second)], dim=-1)

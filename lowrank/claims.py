@@ -36,13 +36,21 @@ class Claim:
     @property
     def slack(self) -> np.ndarray:
         """How far each comparison is from failing: >= 0 where it holds, nan where it was not a number."""
-        gap = {"<=": self.rhs - self.lhs, ">=": self.lhs - self.rhs, "==": -np.abs(self.lhs - self.rhs)}
-        return gap[self.relation] + self.tolerance
+        with np.errstate(invalid="ignore"):
+            gap = {"<=": self.rhs - self.lhs, ">=": self.lhs - self.rhs, "==": -np.abs(self.lhs - self.rhs)}
+        return np.where(self.lhs == self.rhs, 0.0, gap[self.relation]) + self.tolerance
+
+    @property
+    def satisfied(self) -> np.ndarray:
+        """Which comparisons hold; one with nan does not."""
+        if self.relation == "==":
+            return (self.lhs == self.rhs) | (np.abs(self.lhs - self.rhs) <= self.tolerance)
+        return self.lhs <= self.rhs + self.tolerance if self.relation == "<=" else self.lhs >= self.rhs - self.tolerance
 
     @property
     def holds(self) -> bool:
         """Every comparison holds; one nan is enough to say no."""
-        return bool((self.slack >= 0).all())
+        return bool(self.satisfied.all())
 
     @property
     def members(self) -> int:
@@ -54,19 +62,26 @@ class Claim:
         """(lhs, rhs, tolerance) of the comparison with the least slack relative to its size, or of the first nan."""
         size = np.maximum(np.abs(self.lhs), np.abs(self.rhs)) + self.tolerance
         with np.errstate(invalid="ignore", divide="ignore"):
-            relative = np.where(size > 0, self.slack / size, self.slack).ravel()
+            relative = np.where(np.isinf(size), 1.0, np.where(size > 0, self.slack / size, self.slack)).ravel()
+            relative[~self.satisfied.ravel() & np.isinf(size.ravel())] = -1.0
         index = int(np.flatnonzero(np.isnan(relative))[0]) if np.isnan(relative).any() else int(relative.argmin())
         return tuple(float(a.ravel()[index]) for a in (self.lhs, self.rhs, self.tolerance))
 
     @property
+    def failing_members(self) -> int:
+        """Members for which a comparison fails by its numbers; nan does not count."""
+        numbers = ~np.isnan(self.lhs) & ~np.isnan(self.rhs)
+        return int((numbers & ~self.satisfied).reshape(self.members, -1).any(-1).sum())
+
+    @property
     def noticed(self) -> bool | None:
-        """Whether the control failed, as it must; None without one."""
-        return None if self.control is None else not self.control.holds
+        """Whether the control failed for every one of its members, as it must; None without one."""
+        return None if self.control is None else self.control.failing_members == self.control.members
 
     @property
     def verdict(self) -> str:
         """identity checked · numerically consistent (n members) · premises unmet · contradicted."""
-        if not all(premise.holds for premise in self.premises):
+        if any(premise.verdict in ("premises unmet", "contradicted") for premise in self.premises):
             return "premises unmet"
         if not self.holds:
             return "contradicted"
@@ -95,7 +110,8 @@ class Claim:
             "comparisons": int(self.slack.size),
             "verdict": self.verdict,
             "premises": [premise.record() for premise in self.premises],
-            "control": self.control and {**self.control.record(), "noticed": self.noticed},
+            "control": self.control
+            and {**self.control.record(), "noticed": self.noticed, "failing_members": self.control.failing_members},
         }
 
 
@@ -114,22 +130,40 @@ def check(
 
     `relation` is "<=", ">=" or "==" (|lhs − rhs| ≤ tolerance). Numbers, arrays and tensors broadcast; the first axis
     is that of the members, and nan never holds. `premises` are claims without which this one says nothing;
-    `control` is the same check with a premise broken, which must not hold. `statement` says it in words.
+    `control` is the same check with a premise broken, which must fail for every member. `statement` says it in words.
     Raises ValueError for an unknown relation, shapes that do not broadcast, nothing to compare or a bad tolerance.
     """
     if relation not in _RELATIONS:
         raise ValueError(f"relation: expected one of {', '.join(_RELATIONS)}, got {relation!r}")
-    sides = [np.asarray(side, dtype=np.float64) for side in (lhs, rhs, tolerance)]
+    if not isinstance(label, str) or not label:
+        raise TypeError(f"label: expected a text, got {label!r}")
+    if not isinstance(premises, (tuple, list)) or not all(isinstance(premise, Claim) for premise in premises):
+        raise TypeError(f"{label}: expected premises as a list of claims, got {premises!r}")
+    if control is not None and not isinstance(control, Claim):
+        raise TypeError(f"{label}: expected a claim as control, got {control!r}")
+    sides = [_array(label, side) for side in (lhs, rhs, tolerance)]
+    shapes = ", ".join(str(side.shape) for side in sides)
     try:
         left, right, tolerated = (np.array(side) for side in np.broadcast_arrays(*sides))
+        compared = np.broadcast_shapes(sides[0].shape, sides[1].shape)
     except ValueError:
-        shapes = ", ".join(str(side.shape) for side in sides)
         raise ValueError(f"{label}: expected lhs, rhs and tolerance that broadcast, got shapes {shapes}") from None
+    if len({side.ndim for side in sides if side.ndim}) > 1 or compared != left.shape:
+        raise ValueError(
+            f"{label}: expected sides with the same axes, or single numbers, and a tolerance no larger, got shapes {shapes}"
+        )
     if left.size == 0:
         raise ValueError(f"{label}: expected at least one comparison, got none")
-    if not (tolerated >= 0).all():
-        raise ValueError(f"{label}: expected a tolerance >= 0, got {tolerated.min():g}")
+    if not ((tolerated >= 0) & np.isfinite(tolerated)).all():
+        raise ValueError(f"{label}: expected a finite tolerance >= 0, got {tolerated.min():g}")
     return Claim(label, statement, left, relation, right, tolerated, tuple(premises), control)
+
+
+def _array(label: str, side) -> np.ndarray:
+    array = np.asarray(side.detach() if hasattr(side, "detach") else side)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{label}: expected real numbers, got {side!r}")
+    return array.astype(np.float64)
 
 
 class Table:
@@ -167,7 +201,7 @@ def table(*claims: Claim) -> None:
     """Display the claims and record them for the ledger.
 
     Raises ClaimError with the label, both sides and the tolerance of each claim that fails though its premises hold,
-    and of each control that holds; ValueError for a label given twice.
+    and of each control that holds for a member; ValueError for a label given twice.
     """
     from IPython.display import display
 
@@ -176,7 +210,12 @@ def table(*claims: Claim) -> None:
         raise ValueError(f"label: expected each label once, got {', '.join(labels)}")
     display(Table(claims))
     faults = [f"claim fails: {c.describe()}" for c in claims if c.verdict == "contradicted"]
-    faults += [f"control of {c.label} does not fail: {c.control.describe()}" for c in claims if c.noticed is False]
+    faults += [
+        f"control of {c.label} fails for {c.control.failing_members} of {c.control.members} members only: "
+        f"{c.control.describe()}"
+        for c in claims
+        if c.noticed is False and c.verdict != "premises unmet"
+    ]
     if faults:
         raise ClaimError("; ".join(faults))
 
@@ -203,7 +242,7 @@ def _premises(claim: Claim) -> str:
 
 
 def _noticed(claim: Claim) -> str:
-    return "no control" if claim.control is None else f"{'yes' if claim.noticed else 'NO'}: {claim.control.label}"
+    return "no control" if claim.control is None else f"{claim.control.label}: {claim.control.failing_members} of {claim.control.members}"
 
 
 def _json(value: float) -> float | None:

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from . import _require
 from .networks import Weights, check_weights
-from .objective import Objective, backpropagate, regularised_loss, residuals
+from .objective import Objective, backpropagate, check_members, regularised_loss, residuals
 from .spectra import layer_norms
-
-_CHECK_EVERY = 500  # steps between looks for members that diverged
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,20 +103,23 @@ def gradient_descent(
     `momentum` is torch's heavy ball on ∇L + λW. `batch_size` draws that many samples anew each step, the same for
     all members, with `generator`, which it requires.
 
-    Every step is taken, so that laws which count steps hold exactly; the run ends early only when every member has
-    diverged. The status of a member says, in this order:
-    `diverged`, its weights are not finite, or L_λ ends above both its start and the zero network's value;
-    `collapsed`, its L_λ is within 1e-6 of the zero network's (relative), its weights are smaller than at the start, and the
-    next step would shrink them further: it goes to zero;
-    `converged`, ‖∇L + λW‖ ≤ tolerance · (‖∇L‖ + λ‖W‖) in each layer; and otherwise `max_steps`.
+    Every step is taken, so that laws which count steps hold exactly and members stay independent. The status of a member
+    says, in this order:
+    `diverged`, its weights are not finite, or L_λ ends above both its start and the zero network's value (above twice
+    both, with momentum or batches, where a small rise is noise);
+    `collapsed`, L_λ is within 1e-3 of the zero network's (relative to it or to the start), ‖θ‖² has fallen to a hundredth
+    and each layer would shrink further: it goes to zero;
+    `converged`, ‖∇L + λW‖ ≤ tolerance · (‖∇L‖ + λ‖W‖) in each layer (with λ = 0, only where ∇L = 0);
+    and otherwise `max_steps`.
     Raises ValueError or TypeError, naming the argument, for anything out of range.
     """
-    check_weights(objective.network, weights)
-    for k, w in enumerate(weights, start=1):
-        _require.tensor(f"W_{k}", w)
+    check_weights(_require.instance("objective", objective, Objective).network, weights)
+    weights = tuple(_require.tensor(f"W_{k}", w) for k, w in enumerate(weights, start=1))
     rate = _require.rate("step_size", step_size, positive=True)
+    check_members(objective, weights, step_size=rate)
     _require.integer("steps", steps, minimum=1)
-    _require.number("momentum", momentum, minimum=0.0, maximum=1.0)
+    if _require.number("momentum", momentum, minimum=0.0, maximum=1.0) == 1.0:
+        raise ValueError("momentum: expected a number below 1, got 1.0, which never loses speed")
     _require.number("tolerance", tolerance, minimum=0.0)
     save_every = steps if save_every is None else _require.integer("save_every", save_every, minimum=1)
     if window is not None and _require.integer("window", window, minimum=1) > steps:
@@ -133,15 +134,15 @@ def gradient_descent(
     # is given back to the system and faulted in again, which takes as long as the arithmetic.
     torch.empty(30 * 2**20, dtype=torch.uint8)
 
-    members = weights[0].shape[:-2]
     decay = objective.weight_decay[..., None, None]
     eta = rate[..., None, None]
     shrink = 1 - eta * decay
-    current = [w.clone() for w in weights]
+    current = list(weights)  # copies already
+    initial = tuple(w.clone() for w in weights)
     velocity = [torch.zeros_like(w) for w in weights] if momentum else None
     window_start = steps - window if window else steps
     sums = start = None
-    times, saved = [0], [[w.clone()] for w in weights]
+    times, saved = [0], [[w] for w in initial]
 
     for step in range(steps):
         if batch_size is not None:
@@ -170,8 +171,6 @@ def gradient_descent(
             times.append(done)
             for kept, w in zip(saved, current):
                 kept.append(w.clone())
-        if done % _CHECK_EVERY == 0 and not _finite(current).any():
-            break
 
     final = tuple(current)
     mean = None
@@ -185,8 +184,8 @@ def gradient_descent(
         times=torch.tensor(times),
         saved=tuple(torch.stack(kept) for kept in saved),
         window_mean=mean,
-        status=_status(objective, tuple(weights), final, tolerance).reshape(tuple(members)),
-        stats={"step_size": rate, "steps": done, "momentum": momentum, "tolerance": tolerance},
+        status=_status(objective, initial, final, tolerance, noisy=bool(momentum or batch_size)),
+        stats={"step_size": rate, "steps": steps, "momentum": momentum, "tolerance": tolerance},
     )
 
 
@@ -194,21 +193,22 @@ def _finite(weights) -> Tensor:
     return torch.stack([torch.isfinite(w).all(-1).all(-1) for w in weights]).all(0)
 
 
-def _status(objective: Objective, initial: Weights, final: Weights, tolerance: float) -> np.ndarray:
+def _status(objective: Objective, initial: Weights, final: Weights, tolerance: float, *, noisy: bool) -> np.ndarray:
     finite = _finite(final)
     safe = tuple(torch.where(finite[..., None, None], w, 0.0) for w in final)
     zero = regularised_loss(objective, tuple(torch.zeros_like(w) for w in final))
     before, after = regularised_loss(objective, initial), regularised_loss(objective, safe)
-    diverged = ~finite | ~torch.isfinite(after) | (after > torch.maximum(before, zero) * (1 + 1e-9))
-    shrunk = layer_norms(safe).square().sum(-1) < layer_norms(initial).square().sum(-1)
-    forces = residuals(objective, safe)
-    shrinking = sum((g * w).sum((-2, -1)) for g, w in zip(forces, safe)) >= 0
-    collapsed = ((after - zero).abs() <= 1e-6 * zero) & shrunk & shrinking
+    highest = torch.maximum(before, zero)
+    diverged = ~finite | ~torch.isfinite(after) | (after > highest * (2 if noisy else 1 + 1e-9))
 
-    residual = layer_norms(forces)
+    forces = residuals(objective, safe)
+    shrinking = torch.stack([(g * w).sum((-2, -1)) >= 0 for g, w in zip(forces, safe)]).all(0)
+    squares = [layer_norms(weights).square().sum(-1) for weights in (initial, safe)]
+    collapsed = ((after - zero).abs() <= 1e-3 * highest) & (squares[1] <= 1e-2 * squares[0]) & shrinking
+
     norms = layer_norms(safe) * objective.weight_decay[..., None]
     gradients = layer_norms(backpropagate(objective, safe, objective.task.x, objective.targets))
-    converged = (residual <= tolerance * (norms + gradients)).all(-1)
+    converged = (layer_norms(forces) <= tolerance * (norms + gradients)).all(-1)
 
     status = np.full(finite.shape, "max_steps", dtype="<U9")
     for word, holds in (("converged", converged), ("collapsed", collapsed), ("diverged", diverged)):

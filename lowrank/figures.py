@@ -69,7 +69,7 @@ def panels(count: int = 1, *, width: float = 4.6, height: float = 3.5) -> list[A
 
 def spread(ax: Axes, x, y, *, label: str, series: int = 0) -> Axes:
     """The median over members as a line with marks, their whole range as a band: x (t,), y (members, t)."""
-    y = np.atleast_2d(np.asarray(y))
+    y = np.atleast_2d(_finite("y", y))
     colour = SERIES[series]
     ax.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.22, linewidth=0)
     every = max(len(x) // 8, 1)
@@ -79,7 +79,7 @@ def spread(ax: Axes, x, y, *, label: str, series: int = 0) -> Axes:
 
 def control(ax: Axes, x, y, *, label: str) -> Axes:
     """Like `spread`, pale: what a broken premise gives."""
-    y = np.atleast_2d(np.asarray(y))
+    y = np.atleast_2d(_finite("y", y))
     ax.fill_between(x, y.min(0), y.max(0), color=PALE, alpha=0.18, linewidth=0)
     ax.plot(x, np.median(y, 0), color=PALE, linewidth=1.3, marker="x", markevery=max(len(x) // 8, 1), label=label)
     return ax
@@ -99,7 +99,7 @@ def level(ax: Axes, y: float, *, label: str) -> Axes:
 
 def dots(ax: Axes, x, y, *, label: str | None = None, series: int | None = 0, size: float = 14.0) -> Axes:
     """One mark a comparison, pale for a control (`series` None); drawn as pixels where there are thousands."""
-    x, y = np.ravel(x), np.ravel(y)
+    x, y = np.ravel(_finite("x", x)), np.ravel(_finite("y", y))
     colour, marker = (PALE, "x") if series is None else (SERIES[series], MARKERS[series])
     ax.scatter(x, y, s=size, color=colour, marker=marker, alpha=0.75, linewidths=0.8 if marker == "x" else 0,
                label=label, rasterized=x.size > 1500)  # fmt: skip
@@ -119,7 +119,7 @@ def matrix(ax: Axes, w, *, largest: float) -> Axes:
     import seaborn  # two seconds, and only needed here
 
     with matplotlib.rc_context(STYLE):
-        seaborn.heatmap(np.asarray(w), ax=ax, cmap="cividis", vmin=-largest, vmax=largest, cbar=True, rasterized=True,
+        seaborn.heatmap(_finite("w", w), ax=ax, cmap="cividis", vmin=-largest, vmax=largest, cbar=True, rasterized=True,
                         xticklabels=False, yticklabels=False)  # fmt: skip
     ax.grid(False)
     return ax
@@ -130,7 +130,7 @@ def bars(ax: Axes, groups: Sequence[str], values: dict[str, np.ndarray]) -> Axes
     width = 0.8 / len(values)
     at = np.arange(len(groups))
     for index, (label, value) in enumerate(values.items()):
-        value = np.asarray(value)
+        value = _finite(label, value)
         middle = np.median(value, 1)
         centre = at + (index - (len(values) - 1) / 2) * width
         error = np.abs(np.stack([middle - value.min(1), value.max(1) - middle]))
@@ -156,6 +156,14 @@ def legend(ax: Axes, **placement) -> Axes:
     with matplotlib.rc_context(STYLE):
         ax.legend(**placement)
     return ax
+
+
+def _finite(name: str, values) -> np.ndarray:
+    """`values` as an array. Raises ValueError for nan or infinity: failed members are reported, never plotted."""
+    array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got {int((~np.isfinite(array)).sum())} of {array.size} that are not")
+    return array
 
 
 class Shown:
@@ -185,6 +193,8 @@ def show(*axes: Axes, name: str, alt: str, caption: str) -> Shown:
     `name` is its anchor (letters, digits, hyphens); `alt` says in words what the eye sees, with numbers from the data;
     `caption` is HTML and says the takeaway. Raises ValueError for an empty alt or caption, or a bad name.
     """
+    if not axes:
+        raise ValueError("axes: expected at least one panel, got none")
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError(f"name: expected lower-case letters, digits and hyphens, got {name!r}")
     for what, text in (("alt", alt), ("caption", caption)):

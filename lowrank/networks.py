@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +57,7 @@ class Network:
     activation: str = "relu"
 
     def __post_init__(self):
-        widths = tuple(self.widths)
+        widths = tuple(_require.instance("widths", self.widths, Sequence))
         if len(widths) < 2:
             raise ValueError(f"widths: expected at least (inputs, outputs), got {widths}")
         for k, width in enumerate(widths):
@@ -80,11 +80,13 @@ def initialise(
     network: Network, *, members: tuple[int, ...] | int = (), scale: float = 1.0, generator: torch.Generator
 ) -> Weights:
     """Independent Gaussian weights, W_k ~ N(0, scale² / m_{k−1}), each (*members, m_k, m_{k−1})."""
+    _require.instance("network", network, Network)
     _require.number("scale", scale, minimum=0.0)
     _require.generator(generator)
-    members = (members,) if isinstance(members, int) else tuple(members)
-    for count in members:
+    members = tuple(
         _require.integer("members", count, minimum=1)
+        for count in (members if isinstance(members, Sequence) else (members,))
+    )
     return tuple(
         torch.randn(*members, rows, columns, generator=generator, dtype=torch.float64) * scale / columns**0.5
         for columns, rows in zip(network.widths[:-1], network.widths[1:])
@@ -124,6 +126,7 @@ def hidden_states(network: Network, weights: Weights, x: Tensor) -> tuple[list[T
 
 def forward(network: Network, weights: Weights, x: Tensor) -> Tensor:
     """f(x), (*E, n, c) from x (n, d) or (*E, n, d). Raises where shapes do not fit, naming the layer."""
+    _require.instance("network", network, Network)
     check_weights(network, weights)
     x = _require.tensor("x", x)
     if x.ndim < 2 or x.shape[-1] != network.widths[0]:

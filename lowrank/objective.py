@@ -65,6 +65,8 @@ class Objective:
     loss: str = "logistic"
 
     def __init__(self, network: Network, task: Task, *, weight_decay: float | Tensor, loss: str = "logistic"):
+        _require.instance("network", network, Network)
+        _require.instance("task", task, Task)
         _require.choice("loss", loss, LOSSES)
         decay = _require.rate("weight_decay", weight_decay, positive=False)
         if task.x.shape[-1] != network.widths[0]:
@@ -89,21 +91,39 @@ class Objective:
         return self.task.y[..., None] if self.loss == "squared" and self.task.kind == "binary" else self.task.y
 
 
+def check_members(objective: Objective, weights: Weights, **rates: Tensor) -> None:
+    """Raises where weights do not fit the network, or where λ, the data or one of `rates` has members' axes that do not
+    broadcast to those of the weights."""
+    check_weights(objective.network, weights)
+    members = weights[0].shape[:-2]
+    rates = {"weight_decay": objective.weight_decay, **rates}
+    for name, shape in (("x", objective.task.x.shape[:-2]), *((name, rate.shape) for name, rate in rates.items())):
+        try:
+            fits = torch.broadcast_shapes(shape, members) == members
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{name}: expected members' axes that broadcast to {tuple(members)}, those of the weights, got {tuple(shape)}"
+            )
+
+
 def data_loss(objective: Objective, weights: Weights) -> Tensor:
     """L = (1/n) Σ_i ℓ(f(x_i), y_i), (*E,)."""
+    check_members(objective, weights)
     f = forward(objective.network, weights, objective.task.x)
     return LOSSES[objective.loss].value(f, objective.targets).mean(-1)
 
 
 def regularised_loss(objective: Objective, weights: Weights) -> Tensor:
     """L_λ = L + (λ/2) Σ_k ‖W_k‖_F², (*E,)."""
-    squares = sum(w.square().sum((-2, -1)) for w in weights)
-    return data_loss(objective, weights) + objective.weight_decay / 2 * squares
+    loss = data_loss(objective, weights)
+    return loss + objective.weight_decay / 2 * sum(w.square().sum((-2, -1)) for w in weights)
 
 
 def loss_gradients(objective: Objective, weights: Weights) -> Weights:
     """∇_{W_k} L for every layer, without the penalty: a tuple shaped like `weights`."""
-    check_weights(objective.network, weights)
+    check_members(objective, weights)
     return backpropagate(objective, weights, objective.task.x, objective.targets)
 
 
@@ -140,8 +160,11 @@ def weighted_margin(objective: Objective, weights: Weights) -> Tensor:
 
 def accuracy(network: Network, weights: Weights, task: Task) -> Tensor:
     """Share of inputs whose predicted label, sign f(x) or argmax f(x), is right, (*E,); an output of 0 is wrong."""
-    f = forward(network, weights, task.x)
-    if task.kind == "targets":
+    outputs = {"binary": 1, "classes": max(int(task.y.max()) + 1, 2)}.get(task.kind)
+    if outputs is None:
         raise ValueError("task: accuracy needs labels or classes, got targets")
+    if network.widths[-1] < outputs or (task.kind == "binary" and network.widths[-1] > 1):
+        raise ValueError(f"network: expected {outputs} output(s) for {task}, got {network.widths[-1]}")
+    f = forward(network, weights, task.x)
     right = task.y * f[..., 0] > 0 if task.kind == "binary" else f.argmax(-1) == task.y
     return right.to(torch.float64).mean(-1)

@@ -58,17 +58,26 @@ def declared(notebook) -> dict[str, Declaration]:
     found = {}
     for cell in notebook.cells:
         if cell.cell_type == "code" and "require(" in cell.source:
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "require":
-                    name, _, kind = node.args
-                    limits = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-                    found[name.value] = Declaration(name.value, kind.id, limits)
+            try:
+                calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+                for call in calls:
+                    if getattr(call.func, "id", None) == "require":
+                        name, _, kind = call.args
+                        limits = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+                        found[name.value] = Declaration(name.value, kind.id, limits)
+            except (SyntaxError, ValueError, AttributeError):
+                raise ParameterError(
+                    'CHAPTER: expected calls like require("name", name, float, above=0) with literal limits, got '
+                    f"{cell.source.strip().splitlines()[0]!r}"
+                ) from None
     return found
 
 
 def parse(notebook, given: dict[str, str]) -> dict[str, object]:
     """Values for papermill from texts of a command line. Raises ParameterError for an unknown name or a bad value."""
     known = declared(notebook)
+    if given and not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        raise ParameterError("CHAPTER: expected a cell tagged parameters, got a notebook without one")
     for name in given:
         if name not in known:
             raise ParameterError(f"{name}: expected one of {', '.join(known)}, got an unknown parameter")

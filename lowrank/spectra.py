@@ -16,8 +16,8 @@ def singular_values(w: Tensor) -> Tensor:
 
 def stable_rank(w: Tensor) -> Tensor:
     """‖W‖_F² / ‖W‖₂², (*E,) from (*E, m, n), between 1 and the rank; nan for a zero matrix, which has none."""
-    squares = singular_values(w).square()
-    return squares.sum(-1) / squares[..., 0]
+    sigma = singular_values(w)
+    return (sigma / sigma[..., :1]).square().sum(-1)  # divided first: squares overflow and underflow
 
 
 def effective_rank(w: Tensor) -> Tensor:

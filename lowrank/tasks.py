@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +16,8 @@ from . import _require
 class Task:
     """Inputs `x` (*E, n, d) with what is to be said of them, `y`.
 
-    `y` is one of: labels −1 and +1, (*E, n) floats; class numbers 0, 1, …, (*E, n) int64; targets, (*E, n, c)
-    floats. Leading axes `*E`, if any, hold one data set per member. Raises TypeError or ValueError, naming the
+    `y` is one of: labels −1 and +1, (*E, n), floats or whole numbers with a −1 among them; class numbers 0, 1, …,
+    (*E, n) int64; targets, (*E, n, c) floats. Arrays are copied. Leading axes `*E`, if any, hold one data set per member. Raises TypeError or ValueError, naming the
     argument, for NaN, for shapes that do not match and for labels that are neither kind.
     """
 
@@ -27,17 +28,17 @@ class Task:
         x = _require.tensor("x", self.x)
         if x.ndim < 2 or x.shape[-2] == 0 or x.shape[-1] == 0:
             raise ValueError(f"x: expected (*E, n, d) with n, d >= 1, got shape {tuple(x.shape)}")
-        y = torch.as_tensor(self.y)
-        if y.shape == x.shape[:-1] and not y.is_floating_point():
+        y = _require.tensor("y", self.y)
+        whole = not self.y.is_floating_point() if isinstance(self.y, Tensor) else np.asarray(self.y).dtype.kind in "iub"
+        if y.shape == x.shape[:-1] and whole and not bool((y == -1).any()):
+            if bool((y < 0).any()):
+                raise ValueError(f"y: expected classes >= 0 or labels -1 and +1, got {y.min().item():g}")
             y = y.to(torch.int64)
-            y = y.to(torch.float64) if bool((y == -1).any()) else y
-        else:
-            y = _require.tensor("y", y)
         if y.shape == x.shape[:-1]:
             if y.is_floating_point() and not bool((y.abs() == 1).all()):
                 wrong = y[y.abs() != 1].flatten()[0].item()
                 raise ValueError(f"y: expected labels -1 or +1 (or int64 classes >= 0), got {wrong:g}")
-        elif y.shape[:-1] != x.shape[:-1]:
+        elif y.shape[:-1] != x.shape[:-1] or y.shape[-1] == 0:
             raise ValueError(
                 f"y: expected shape {tuple(x.shape[:-1])} for labels or {(*x.shape[:-1], 'c')} for targets, "
                 f"got {tuple(y.shape)}"
@@ -63,6 +64,8 @@ def radius(task: Task) -> Tensor:
 
 def coherence(first: Task, second: Task) -> Tensor:
     """max_{i,j} |⟨x_i, x'_j⟩| over the inputs of two tasks, (*E,): 0 when the tasks are orthogonal."""
+    if first.x.shape[-1] != second.x.shape[-1]:
+        raise ValueError(f"second: expected inputs of dimension {first.x.shape[-1]}, got {second.x.shape[-1]}")
     return (first.x @ second.x.mT).abs().amax((-2, -1))
 
 
@@ -143,34 +146,36 @@ def digits(
     The images are the 1,797 of 8×8 pixels that scikit-learn carries (Alpaydin & Kaynak 1998), less the mean of the
     training images and scaled so that the largest training image has norm 1. With `orthogonal`, task t has its
     own 64 of the 64·T coordinates; one common random rotation follows, so that no single coordinate gives a task
-    away, and inputs of different tasks have inner product 0 up to rounding. Without, all tasks share 64
-    coordinates. Label +1 is the first digit of a pair. `n_train` images of each task are for training, drawn at
+    away, and inputs of different tasks have inner product 0 up to rounding. Without, all tasks share the first 64
+    coordinates; everything else, split and rotation too, is then as with it, from the same generator. Label +1 is the first digit of a pair. `n_train` images of each task are for training, drawn at
     random; all the others are for the test. Raises ValueError for a pair that is not two different digits.
     """
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     _require.integer("n_train", n_train, minimum=2)
     _require.generator(generator)
+    if not classes:
+        raise ValueError("classes: expected at least one pair of digits, got none")
     images, numbers = load_digits(return_X_y=True)
     images, numbers = torch.as_tensor(images), torch.as_tensor(numbers)
-    pixels, tasks = images.shape[1], len(classes)
-    slots = tasks if orthogonal else 1
-    rotation = random_rotation(pixels * slots, generator=generator)
-
-    pairs = []
+    pixels = images.shape[1]
+    chosen = []
     for t, pair in enumerate(classes):
         if len(set(pair)) != 2 or len(pair) != 2 or not set(pair) <= set(range(10)):
             raise ValueError(f"classes[{t}]: expected two different digits from 0 to 9, got {pair!r}")
-        chosen = torch.nonzero((numbers == pair[0]) | (numbers == pair[1])).flatten()
-        if n_train >= len(chosen):
-            raise ValueError(f"n_train: expected less than the {len(chosen)} images of {pair}, got {n_train}")
-        chosen = chosen[torch.randperm(len(chosen), generator=generator)]
-        x = images[chosen]
-        x = x - x[:n_train].mean(0)
+        own = torch.nonzero((numbers == pair[0]) | (numbers == pair[1])).flatten()
+        if n_train >= len(own):
+            raise ValueError(f"n_train: expected less than the {len(own)} images of {pair}, got {n_train}")
+        chosen.append(own[torch.randperm(len(own), generator=generator)])
+    rotation = random_rotation(pixels * len(classes), generator=generator)
+
+    pairs = []
+    for t, (pair, own) in enumerate(zip(classes, chosen)):
+        x = images[own] - images[own[:n_train]].mean(0)
         x = x / torch.linalg.vector_norm(x[:n_train], dim=-1).max()
         slot = t if orthogonal else 0
         x = x @ rotation[:, pixels * slot : pixels * (slot + 1)].mT
-        y = torch.where(numbers[chosen] == pair[0], 1.0, -1.0).to(torch.float64)
+        y = torch.where(numbers[own] == pair[0], 1.0, -1.0).to(torch.float64)
         pairs.append((Task(x[:n_train], y[:n_train]), Task(x[n_train:], y[n_train:])))
     return tuple(pairs)
 

@@ -22,6 +22,12 @@ def test_angles_down_to_rounding(angle):
     assert abs(float(angles((first,), (second,))[0]) - angle) < 4e-16 + 4e-16 * angle
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_angles_of_tiny_and_huge_matrices(size):
+    w = size * torch.eye(2, dtype=torch.float64)
+    assert float(angles((w,), (-w,))[0]) == pytest.approx(np.pi, abs=1e-15)
+
+
 def test_stationarity_against_autograd_and_numpy(task, generator):
     network = Network((5, 4, 3, 1))
     objective = Objective(network, task, weight_decay=0.2)

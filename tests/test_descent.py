@@ -160,6 +160,41 @@ def test_divergence_of_one_member_leaves_the_others_alone(task, generator):
     torch.testing.assert_close(both.weights[0][0], alone.weights[0], rtol=1e-11, atol=1e-13)
 
 
+def test_a_batch_run_on_pure_noise_has_not_diverged():
+    g = torch.Generator().manual_seed(1)
+    task = Task(torch.randn(200, 3, generator=g), torch.randn(200, generator=g).sign())
+    objective = Objective(Network((3, 1)), task, weight_decay=1e-3)
+    weights = initialise(objective.network, members=5, scale=1e-3, generator=g)
+    run = gradient_descent(objective, weights, step_size=0.1, steps=100, batch_size=2, generator=g)
+    assert "diverged" not in run.outcome
+
+
+def test_a_dead_network_that_has_hardly_moved_has_not_collapsed():
+    dead = (torch.full((2, 1), -3.0, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
+    objective = Objective(Network((1, 2, 1)), Task([[1.0]], [1.0]), weight_decay=1e-8)
+    assert str(gradient_descent(objective, dead, step_size=0.1, steps=10).status) == "max_steps"
+
+
+def test_a_deep_network_on_its_way_to_zero_is_called_collapsed(generator):
+    objective = Objective(Network((3, 8, 8, 1)), teacher(50, 3, generator=generator), weight_decay=0.3)
+    weights = initialise(objective.network, members=4, generator=generator)
+    assert set(gradient_descent(objective, weights, step_size=0.2, steps=200).status) == {"collapsed"}
+
+
+def test_a_large_start_that_forgets_has_not_collapsed(generator):
+    objective = Objective(Network((5, 20, 1)), teacher(30, 5, generator=generator), weight_decay=0.02)
+    weights = initialise(objective.network, members=4, scale=12.0, generator=generator)
+    assert set(gradient_descent(objective, weights, step_size=0.5, steps=1000).status) <= {"max_steps", "converged"}
+
+
+@pytest.mark.parametrize("name, decay, rate", [("weight_decay", (3,), ()), ("step_size", (), (3,)), ("weight_decay", (2, 4), ())])
+def test_rates_that_do_not_fit_the_members_are_named(name, decay, rate, task, generator):
+    objective = Objective(Network((5, 4, 1)), task, weight_decay=torch.full(decay, 0.1))
+    weights = initialise(objective.network, members=4, generator=generator)
+    with pytest.raises(ValueError, match=rf"{name}: expected members' axes that broadcast to \(4,\)"):
+        gradient_descent(objective, weights, step_size=torch.full(rate, 0.1), steps=1)
+
+
 def test_inputs_are_not_touched(task, generator):
     network = Network((5, 4, 1))
     weights = initialise(network, members=2, generator=generator)

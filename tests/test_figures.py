@@ -78,6 +78,12 @@ def test_series_differ_in_grey_in_light_and_dark():
     assert all((b + 0.05) / (a + 0.05) > 1.3 for a, b in zip(ordered, ordered[1:]))
 
 
+def test_members_that_are_not_finite_are_refused():
+    (ax,) = figures.panels()
+    with pytest.raises(ValueError, match="y: expected finite numbers, got 3 of 6"):
+        figures.spread(ax, [1, 2, 3], [[1.0, 2.0, 3.0], [np.nan] * 3], label="a")
+
+
 @pytest.mark.parametrize("options, message", [({"name": "A b"}, "name: expected"), ({"alt": " "}, "alt: expected"), ({"caption": ""}, "caption: expected")])
 def test_figures_without_words_are_refused(options, message):
     (ax,) = figures.panels()

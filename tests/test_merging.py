@@ -50,6 +50,12 @@ def test_models_are_not_touched(generator):
     assert all(torch.equal(a, b) for a, b in zip(copies, (w for model in models for w in model)))
 
 
+def test_a_rule_of_the_wrong_shape_is_named(generator):
+    _, models = pair(generator)
+    with pytest.raises(ValueError, match=r"rule: expected a tensor \(4, 3\) for W_1, got \(2, 4, 3\)"):
+        merge(models, lambda deltas: deltas)
+
+
 @pytest.mark.parametrize(
     "models, error, message",
     [
@@ -61,6 +67,7 @@ def test_models_are_not_touched(generator):
         ([{"a": torch.ones(1)}, {"b": torch.ones(1)}], ValueError, "difference in a, b"),
         ([(torch.ones(1),), (torch.tensor([torch.nan]),)], ValueError, r"models\[1\]\[W_1\]: expected finite"),
         ([(torch.ones(1),), ([1.0],)], TypeError, r"models\[1\]\[W_1\]: expected a tensor, got list"),
+        ([(torch.ones(1),), {"W_1": torch.ones(1)}], TypeError, "models: expected all tuples or all dicts, got both"),
         ([(torch.ones(1),), 3], TypeError, r"models\[1\]: expected a tuple or dict of tensors, got int"),
     ],
 )

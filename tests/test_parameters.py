@@ -16,7 +16,8 @@ require("loss", loss, str, options=("logistic", "squared"))
 
 @pytest.fixture
 def notebook():
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell(CELL)])
+    first = nbformat.v4.new_code_cell("weight_decay = 0.1", metadata={"tags": ["parameters"]})
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), first, nbformat.v4.new_code_cell(CELL)])
 
 
 def test_declarations_are_read_without_running(notebook):
@@ -50,6 +51,12 @@ def test_bad_values_are_one_line_with_name_expected_and_given(given, message, no
     assert str(error.value) == message and "\n" not in message
 
 
+def test_a_notebook_without_a_parameters_cell_is_refused(notebook):
+    del notebook.cells[1]
+    with pytest.raises(ParameterError, match="expected a cell tagged parameters"):
+        parse(notebook, {"members": "2"})
+
+
 def test_require_says_the_same_inside_a_chapter():
     require("members", 3, int, minimum=1)
     with pytest.raises(ParameterError, match="members: expected a whole number >= 1, got True"):
@@ -65,7 +72,11 @@ def run(*words, cwd):
     [
         (["a.ipynb", "-p", "weight_decy", "0.1"], "error: weight_decy: expected one of"),
         (["a.ipynb", "-p", "members", "0"], "error: members: expected a whole number >= 1 and <= 8, got 0"),
-        (["missing.ipynb"], "error: CHAPTER: expected a notebook, got missing.ipynb, and no such file exists"),
+        (["missing.ipynb"], "error: CHAPTER: expected a notebook or one of merging/digits, theorems/alignment"),
+        (["a.ipynb", "-p", "members", "2", "-p", "members", "3"], "error: members: expected one value, got 2"),
+        (["a.ipynb", "-o", "a.ipynb"], "error: --output: expected a file other than the chapter itself, got a.ipynb"),
+        (["a.ipynb", "-o", "."], "error: --output: expected a file other than the chapter itself, got ."),
+        (["list.ipynb"], "error: CHAPTER: expected a notebook, got list.ipynb, which is not one"),
         (["text.ipynb"], "error: CHAPTER: expected a notebook, got text.ipynb, which is not one"),
         (["a.ipynb", "-o", "nowhere/out.ipynb"], "error: --output: expected a file in an existing folder, got nowhere/out.ipynb"),
     ],
@@ -73,6 +84,7 @@ def run(*words, cwd):
 def test_command_line_refuses_in_one_line_and_writes_nothing(words, message, notebook, tmp_path):
     nbformat.write(notebook, tmp_path / "a.ipynb")
     (tmp_path / "text.ipynb").write_text("not json")
+    (tmp_path / "list.ipynb").write_text("[]")
     before = sorted(tmp_path.iterdir())
     ran = run("run", *words, cwd=tmp_path)
     assert ran.returncode == 2
@@ -86,5 +98,5 @@ def test_a_failing_chapter_is_one_line_and_leaves_no_output(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "a.ipynb")
     ran = run("run", "a.ipynb", cwd=tmp_path)
     assert ran.returncode == 1
-    assert ran.stderr.strip().splitlines()[-1] == "error: a.ipynb, cell 1: ValueError: the step is too large"
+    assert ran.stderr.strip().splitlines()[-1] == "error: a.ipynb, code cell 1: ValueError: the step is too large"
     assert [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]

@@ -74,8 +74,17 @@ def test_digits_of_two_tasks_are_orthogonal_unless_asked_otherwise(generator):
     for first in (a, a_test):
         for second in (b, b_test):
             assert coherence(first, second) < 128 * np.finfo(float).eps * 4
-    (a, _), (b, _) = digits(orthogonal=False, generator=generator)
-    assert a.x.shape[1] == 64 and coherence(a, b) > 0.1
+    twins = [digits(orthogonal=o, generator=torch.Generator().manual_seed(1)) for o in (True, False)]
+    assert torch.equal(twins[0][0][0].x, twins[1][0][0].x)  # task A is the same, split and rotation included
+    assert torch.equal(twins[0][1][0].y, twins[1][1][0].y)
+    assert coherence(twins[1][0][0], twins[1][1][0]) > 0.1
+
+
+def test_no_single_coordinate_gives_a_digits_task_away(generator):
+    (a, _), (b, _) = digits(n_train=150, generator=generator)
+    # Before the rotation each coordinate had all of its variance in one task; after it each has a share of both.
+    share = a.x.var(0) / (a.x.var(0) + b.x.var(0))
+    assert share.min() > 0.1 and share.max() < 0.9
 
 
 def test_digits_labels_say_which_digit_comes_first(generator):

@@ -19,9 +19,9 @@ def an_exception(notebook):
 def a_failed_claim(notebook):
     cell = next(c for c in notebook.cells if "table(" in c.source)
     cell.source = cell.source.replace(
-        '"alignment-window-bound", window_sine, "<=",', '"alignment-window-bound", window_sine, ">=",'
+        'layers(w.angle for w in windows), "<=", window_limit', 'layers(w.angle for w in windows), ">=", window_limit'
     )
-    assert 'window_sine, ">="' in cell.source
+    assert '">=", window_limit' in cell.source
 
 
 def a_changed_number(notebook):
