@@ -201,9 +201,14 @@ def write_atomically(path: Path, text: str) -> None:
     """`text` as the file `path`, which is either the old one or the whole new one at every moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(unfinished, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(unfinished, 0o644)  # mkstemp makes it readable by its owner alone; pages are for everybody
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
 
 
 def _stored(store: Path, name: str, chapter_key: str) -> Path:

@@ -127,7 +127,7 @@ def test_a_killed_run_leaves_no_execution(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), source)
     with pytest.raises(chapters.ChapterError):
         chapters.execute_all({"slow": source}, tmp_path / "store", report=lambda line: None)
-    assert not list((tmp_path / "store").glob("*")) if (tmp_path / "store").exists() else True
+    assert not list(tmp_path.glob("store/*"))
 
 
 def test_the_key_follows_the_package_the_code_and_not_the_prose(monkeypatch, tmp_path):
@@ -163,4 +163,5 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         chapters.write_atomically(target, "new")
-    assert target.read_text() == "old"
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+    assert target.stat().st_mode & 0o777 == 0o644
