@@ -1,10 +1,10 @@
 """Weight decay, low-rank bias and model merging: the theorems of arXiv 2502.17340, run.
 
 task → network → objective → training → solution → certificates → bounds → claims → figure.
-`figures` and `bounds` are imported by name; everything else is here.
+`figures`, `bounds` and `enclosure` are imported by name; everything else is here.
 """
 
-from .certificates import angles, stationarity, window_alignment, window_stationarity
+from .certificates import angles, clarke_distance, nearest_gradient, stationarity, window_alignment, window_stationarity
 from .claims import ClaimError, check, table
 from .descent import Solution, TrainingError, gradient_descent, trained
 from .merging import average, merge, sum_weights
@@ -33,6 +33,7 @@ from .spectra import (
     stable_rank,
     tail_norm,
 )
+from .stationary import Polished, polish
 from .tasks import Task, coherence, digits, orthogonal_pair, radius, random_rotation, teacher
 
 __version__ = "0.1.0"

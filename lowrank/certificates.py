@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
+from torch.func import jacfwd
 
+from . import _require
 from .descent import Solution, WindowMean
-from .networks import Weights
-from .objective import Objective, loss_gradients, weighted_margin
+from .kinks import Piece, flat, piece_at, signals, slope_range, unflat
+from .networks import ACTIVATIONS, Weights, hidden_states
+from .objective import Objective, check_members, loss_gradients, split_objective, weighted_margin
 from .spectra import layer_norms
 
 
@@ -112,3 +116,108 @@ def angles(first: Weights, second: Weights) -> Tensor:
         return 2 * torch.atan2(torch.linalg.matrix_norm(a - b), torch.linalg.matrix_norm(a + b))
 
     return torch.stack([angle(a, b) for a, b in zip(first, second)], dim=-1)
+
+
+def clarke_distance(objective: Objective, weights: Weights, *, kink_tolerance: float) -> Tensor:
+    """min_γ ‖∇_γ L + λθ‖ over the slopes γ of σ at the kinks, the pre-activations with |z| <= `kink_tolerance`, (*E,): the
+    distance of 0 from the generalised gradient of L_λ. Zero where the point is stationary in its sense.
+
+    See `nearest_gradient` for what is minimised, and its errors.
+    """
+    nearest = nearest_gradient(objective, weights, kink_tolerance=kink_tolerance)
+    decay = objective.weight_decay[..., None, None]
+    squares = [(g + decay * w).square().sum((-2, -1)) for g, w in zip(nearest, weights)]
+    return torch.stack(squares, dim=-1).sum(-1).sqrt()
+
+
+def nearest_gradient(objective: Objective, weights: Weights, *, kink_tolerance: float) -> Weights:
+    """The ∇_γ L nearest to −λθ, a tuple like `weights`: back-propagation with a slope γ_a between σ′(0−) and σ′(0+) of its
+    own at every kink a, a pre-activation with |z_a| <= `kink_tolerance` (in units of z).
+
+    With one hidden layer ∇_γ L is affine in γ, and the minimum is that of a bounded least-squares problem. With more it
+    is affine in the signals μ = γb behind the kinks; where the best μ asks for slopes within bounds it is the minimum, and
+    otherwise bounded problems are solved layer by layer, five times in turn, which gives an upper bound of the distance. For smooth
+    activations this is ∇L. Raises ValueError for a negative tolerance.
+    """
+    _require.instance("objective", objective, Objective)
+    check_members(objective, weights)
+    tolerance = _require.number("kink_tolerance", kink_tolerance, minimum=0.0)
+    gradients = loss_gradients(objective, weights)
+    if ACTIVATIONS[objective.network.activation].slopes is None:
+        return gradients
+    members = weights[0].shape[:-2]
+    rows = zip(*(w.reshape(-1, *w.shape[-2:]) for w in weights))
+    found = [_nearest(one, own, tolerance) for one, own in zip(split_objective(objective, members), rows)]
+    return tuple(torch.stack(layer).reshape(w.shape) for layer, w in zip(zip(*found), weights))
+
+
+def _nearest(objective: Objective, weights: Weights, tolerance: float) -> Weights:
+    low, high = slope_range(objective)
+    piece = piece_at(objective, weights, tolerance)
+    # where nothing leaves a neuron its slopes do not matter
+    heard = [(w != 0).any(0)[:, None] for w in weights[1:]]
+    piece = replace(piece, kinks=tuple(k & h for k, h in zip(piece.kinks, heard)))
+    before, states = hidden_states(objective.network, weights, objective.task.x)
+    decayed = objective.weight_decay * flat(weights)
+
+    def force(multipliers: tuple[Tensor, ...]) -> Tensor:
+        leaving, _ = signals(objective, replace(piece, multipliers=multipliers), before[-1])
+        return flat([p @ h.mT for p, h in zip(leaving, states)]) + decayed
+
+    def from_signals(mu: Tensor) -> Tensor:
+        return force(piece.spread(mu))
+
+    def from_slopes(gamma: tuple[Tensor, ...]) -> Tensor:
+        return force(_multipliers(objective, piece, gamma, before[-1]))
+
+    def as_weights(value: Tensor) -> Weights:
+        return unflat(value - decayed, [w.shape for w in weights])
+
+    none = torch.zeros(int(piece.mask.sum()), dtype=torch.float64)
+    if not len(none):
+        return as_weights(from_signals(none))
+    best = torch.linalg.lstsq(jacfwd(from_signals)(none), -from_signals(none)[:, None], driver="gelsd").solution[:, 0]
+    free = replace(piece, multipliers=piece.spread(best))
+    arriving = signals(objective, free, before[-1])[1]
+    wanted = [torch.where(k & (m != 0), m / b, low) for k, m, b in zip(piece.kinks, free.multipliers, arriving)]
+    if all(bool(((w >= low) & (w <= high)).all()) for w in wanted):
+        return as_weights(from_signals(best))
+
+    slopes = [w.nan_to_num(low).clamp(low, high).masked_fill(~k, 0.0) for w, k in zip(wanted, piece.kinks)]
+    for _ in range(1 if len(slopes) == 1 else 5):
+        for layer in reversed(range(len(slopes))):
+            mask = piece.kinks[layer]
+            if not bool(mask.any()):
+                continue
+
+            def of_layer(values: Tensor) -> Tensor:
+                changed = torch.zeros_like(slopes[layer]).index_put(torch.nonzero(mask, as_tuple=True), values)
+                return from_slopes((*slopes[:layer], changed, *slopes[layer + 1 :]))
+
+            zero = torch.zeros(int(mask.sum()), dtype=torch.float64)
+            best = _bounded_least_squares(jacfwd(of_layer)(zero), of_layer(zero), slopes[layer][mask], low, high)
+            slopes[layer] = torch.zeros_like(slopes[layer]).masked_scatter(mask, best)
+    return as_weights(from_slopes(tuple(slopes)))
+
+
+def _bounded_least_squares(matrix: Tensor, offset: Tensor, start: Tensor, low: float, high: float) -> Tensor:
+    """argmin ‖matrix·γ + offset‖² over low <= γ <= high. L-BFGS-B: there may be thousands of kinks, for which the factorisations
+    of scipy.optimize.lsq_linear take minutes."""
+    columns, target = matrix.numpy(), offset.numpy()
+
+    def half_square(gamma):
+        error = columns @ gamma + target
+        return error @ error / 2, columns.T @ error
+
+    options = {"maxiter": 3000, "maxfun": 6000, "ftol": 0.0, "gtol": 1e-16}
+    end = minimize(half_square, start.numpy(), jac=True, method="L-BFGS-B", bounds=[(low, high)] * len(start), options=options)
+    return torch.as_tensor(end.x)
+
+
+def _multipliers(objective: Objective, piece: Piece, slopes: tuple[Tensor, ...], output: Tensor) -> tuple[Tensor, ...]:
+    """μ = γb on the kinks, from the top layer down, where b is known."""
+    multipliers = list(piece.multipliers)
+    for layer in range(len(slopes) - 1, -1, -1):
+        arriving = signals(objective, replace(piece, multipliers=tuple(multipliers)), output)[1]
+        multipliers[layer] = slopes[layer] * arriving[layer] * piece.kinks[layer]
+    return tuple(multipliers)

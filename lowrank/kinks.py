@@ -60,12 +60,17 @@ class Piece:
 
 
 def piece_at(objective: Objective, weights: Weights, near: float) -> Piece:
-    """The piece of the point `weights` with kinks where |z| <= `near`; multipliers 0."""
-    low, high = ACTIVATIONS[objective.network.activation].slopes
+    """The piece of the point `weights` with kinks where |z| <= `near`; multipliers 0. For relu, leaky_relu and linear."""
+    low, high = slope_range(objective)
     hidden = hidden_states(objective.network, weights, objective.task.x)[0][:-1]
     kinks = tuple(z.abs() <= near for z in hidden)
     slopes = tuple((low + (high - low) * (z > 0).to(z.dtype)).masked_fill(k, 0.0) for z, k in zip(hidden, kinks))
     return Piece(tuple(weights), kinks, slopes, tuple(torch.zeros_like(z) for z in hidden))
+
+
+def slope_range(objective: Objective) -> tuple[float, float]:
+    """Slopes of σ left and right of its kink; (1, 1) for linear networks, which have none."""
+    return ACTIVATIONS[objective.network.activation].slopes or (1.0, 1.0)
 
 
 def states(objective: Objective, piece: Piece) -> tuple[list[Tensor], list[Tensor]]:

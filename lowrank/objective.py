@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -106,6 +107,22 @@ def check_members(objective: Objective, weights: Weights, **rates: Tensor) -> No
             raise ValueError(
                 f"{name}: expected members' axes that broadcast to {tuple(members)}, those of the weights, got {tuple(shape)}"
             )
+
+
+def split_objective(objective: Objective, members: tuple[int, ...]) -> list[Objective]:
+    """The objective of each member alone, in C order."""
+    count = math.prod(members)
+    decays = objective.weight_decay.expand(members).reshape(-1)
+    task = objective.task
+
+    def rows(data: Tensor, axes: int) -> Tensor:
+        return data.expand(*members, *data.shape[data.ndim - axes :]).reshape(count, *data.shape[data.ndim - axes :])
+
+    axes = 2 if task.kind == "targets" else 1
+    tasks = [task] * count if task.x.ndim == 2 else [Task(x, y) for x, y in zip(rows(task.x, 2), rows(task.y, axes))]
+    return [
+        Objective(objective.network, own, weight_decay=decay, loss=objective.loss) for own, decay in zip(tasks, decays)
+    ]
 
 
 def data_loss(objective: Objective, weights: Weights) -> Tensor:

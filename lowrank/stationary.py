@@ -17,18 +17,18 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd
 
-from . import _require, kinks
+from . import _require, compaction, kinks
+from .compaction import Compact
 from .descent import Solution
 from .kinks import Piece, flat, unflat
 from .networks import ACTIVATIONS, Network, Weights, hidden_states
-from .objective import LOSSES, Objective, check_members
+from .objective import LOSSES, Objective, check_members, split_objective
 from .spectra import layer_norms, numerical_rank
-from .tasks import Task
 
 SHARPENING = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # widths of the smoothed kink, in units of the mean |pre-activation|
 _ALIKE = 3e-2  # 1 − cos below which neurons of a run that has not settled count as one
 _SAME = 1e-6  # and at the end
-_NEGLIGIBLE = 1e-6  # share of the largest neuron's ‖row‖·‖column‖ below which a neuron is taken out
+_VANISHED = 1e-3  # a network whose largest weight has shrunk by this much goes to zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +60,9 @@ class Polished(Solution):
 
 
 @dataclass(frozen=True, eq=False)
-class _Member:
-    """One network on its way: compact `weights`, the `shares` that lift them to full width, and in the end its piece."""
+class _Member(Compact):
+    """One network on its way, and in the end its piece."""
 
-    weights: Weights
-    shares: Weights
     piece: Piece | None = None
     steps: int = 0
     field: str = "smooth"
@@ -77,8 +75,9 @@ def polish(objective: Objective, weights: Weights, *, tolerance: float = 1e-12) 
 
     Works for every activation. Neurons of a ReLU or leaky ReLU network that have become copies of one are treated as
     one, neurons that have all but vanished are set to 0, linear networks are reduced to the rank that they have; the
-    result has full width again. It is *a* stationary point near the given weights, not their limit: `distance` says how
-    far. Converged means that every entry of the conditions is below `tolerance` · (1 + λ max|W|), and, with kinks,
+    result has full width again. It is *a* stationary point, not the limit of descent: `distance` says how far it is from
+    the given weights. (Smoothed ReLU wakes neurons that are dead on all inputs, so that a saddle made of dead neurons
+    may be left for a minimum.) Converged means that every entry of the conditions is below `tolerance` · (1 + λ max|W|), and, with kinks,
     that all gates lie between the slopes of σ and all other pre-activations on their side. Members that do not get there
     are reported, with a reason. Raises ValueError for λ = 0, under which there need be no stationary point at all, and
     for weights that are not finite.
@@ -96,20 +95,20 @@ def polish(objective: Objective, weights: Weights, *, tolerance: float = 1e-12) 
         for one, own in zip(alone, zip(*(w.reshape(-1, *w.shape[-2:]) for w in weights)))
     ]
     empty = torch.zeros(0, dtype=torch.float64)
-    lifted = tuple(
-        torch.stack([_lift(m)[k] for m in found]).reshape(*members, *w.shape[-2:]) for k, w in enumerate(weights)
+    wide = tuple(
+        torch.stack([m.lifted()[k] for m in found]).reshape(*members, *w.shape[-2:]) for k, w in enumerate(weights)
     )
     residual = torch.tensor([_residual(o, m) for o, m in zip(alone, found)], dtype=torch.float64)
-    start, moved = layer_norms(weights), layer_norms(tuple(a - b for a, b in zip(lifted, weights)))
+    start, moved = layer_norms(weights), layer_norms(tuple(a - b for a, b in zip(wide, weights)))
     words = ["collapsed" if m.reason.startswith("collapsed") else "max_steps" if m.reason else "converged" for m in found]
     return Polished(
         objective=objective,
-        weights=lifted,
+        weights=wide,
         times=torch.tensor([0, max(m.steps for m in found)]),
-        saved=tuple(torch.stack([given, end]) for given, end in zip(weights, lifted)),
+        saved=tuple(torch.stack([given, end]) for given, end in zip(weights, wide)),
         window_mean=None,
         status=np.array(words, dtype="<U9").reshape(members),
-        stats={"tolerance": tolerance, "steps": torch.tensor([m.steps for m in found]).reshape(members)},
+        stats={"method": "polish", "tolerance": tolerance, "steps": torch.tensor([m.steps for m in found]).reshape(members)},
         compact=tuple(m.weights for m in found),
         kinks=tuple(m.piece.listed() if m.piece else torch.zeros(0, 3, dtype=torch.int64) for m in found),
         gates=tuple(flat(kinks.gates(o, m.piece))[m.piece.mask] if m.piece else empty for o, m in zip(alone, found)),
@@ -122,119 +121,25 @@ def polish(objective: Objective, weights: Weights, *, tolerance: float = 1e-12) 
     )
 
 
-def split_objective(objective: Objective, members: tuple[int, ...]) -> list[Objective]:
-    """The objective of each member alone, in C order."""
-    count = int(np.prod(members))
-    decays = objective.weight_decay.expand(members).reshape(-1)
-    task = objective.task
-
-    def rows(data: Tensor, axes: int) -> Tensor:
-        return data.expand(*members, *data.shape[data.ndim - axes :]).reshape(count, *data.shape[data.ndim - axes :])
-
-    axes = 2 if task.kind == "targets" else 1
-    tasks = [task] * count if task.x.ndim == 2 else [Task(x, y) for x, y in zip(rows(task.x, 2), rows(task.y, axes))]
-    return [
-        Objective(objective.network, own, weight_decay=decay, loss=objective.loss) for own, decay in zip(tasks, decays)
-    ]
-
-
 def _polish_one(objective: Objective, weights: Weights, tolerance: float) -> _Member:
     network, activation = objective.network, ACTIVATIONS[objective.network.activation]
-    member = _reduced(network, weights)
-    if member is None:
+    if not all(bool(w.any()) for w in weights):
         return _collapsed(weights)
+    small = compaction.reduced(network, weights)
+    member = _Member(small.weights, small.shares)
     if activation.slopes is None or network.depth == 1:
         member = _minimised(objective, member, activation.value, tolerance=0.0)
         return _finished(objective, member, weights, tolerance)
-    member = _merged(member, _ALIKE)
+    member = compaction.merged(member, _ALIKE)
     hidden = hidden_states(network, member.weights, objective.task.x)[0][:-1]
     scale = float(flat(hidden).abs().mean())
     for sharpness in SHARPENING:
         member = _followed(objective, member, scale, sharpness)
-        if member is None:
+        if _largest(member.weights) < _VANISHED * _largest(weights):
             return _collapsed(weights)
-    member = _merged(member, _SAME)
+    member = compaction.merged(member, _SAME)
     member = _resolved(objective, replace(member, piece=_read_off(objective, member.weights, scale * SHARPENING[-1])))
     return _finished(objective, member, weights, tolerance)
-
-
-# ---- fewer neurons -----------------------------------------------------------------------------------------------------
-
-
-def _reduced(network: Network, weights: Weights) -> _Member | None:
-    """The same function with fewer neurons: the numerical rank of a linear network, else without vanished neurons; None
-    where nothing is left."""
-    identity = [torch.eye(width, dtype=torch.float64) for width in network.widths]
-    if not all(bool(w.any()) for w in weights):
-        return None
-    if network.activation != "linear" or network.depth == 1:
-        return _pruned(_Member(tuple(w.clone() for w in weights), tuple(identity)))
-    # at rest neighbouring layers are balanced, so all have one rank, which none exceeds
-    rank = min(*network.widths, max(int(numerical_rank(w, rtol=1e-4)) for w in weights))
-    bases = [torch.linalg.svd(w, full_matrices=False).U[:, :rank] for w in weights[:-1]]
-    shares = (identity[0], *bases, identity[-1])
-    compact = tuple(after.mT @ w @ before for w, before, after in zip(weights, shares, shares[1:]))
-    return _Member(compact, shares)
-
-
-def _pruned(member: _Member) -> _Member | None:
-    for k in range(len(member.weights) - 1):
-        size = _sizes(member.weights, k)
-        groups = [[j] for j in torch.nonzero(size > _NEGLIGIBLE * size.max()).flatten().tolist()]
-        if not groups:
-            return None
-        member = _regrouped(member, k, groups)
-    return member
-
-
-def _merged(member: _Member, alike: float) -> _Member:
-    """Neurons whose rows and columns point the same way become one, and vanished ones go: for slopes that do not depend on
-    the size of z, Σ_j c_j σ(r_j·h) = c σ(r·h) with c rᵀ = Σ_j c_j r_jᵀ."""
-    for k in range(len(member.weights) - 2, -1, -1):
-        rows, columns = (torch.nn.functional.normalize(a, dim=1) for a in (member.weights[k], member.weights[k + 1].mT))
-        close = (rows @ rows.mT > 1 - alike) & (columns @ columns.mT > 1 - alike)
-        size = _sizes(member.weights, k)
-        left, groups = size > _NEGLIGIBLE * size.max(), []
-        for j in size.argsort(descending=True).tolist():
-            if left[j]:
-                chosen = close[j] & left
-                chosen[j] = True
-                groups.append(torch.nonzero(chosen).flatten().tolist())
-                left = left & ~chosen
-        member = _regrouped(member, k, groups)
-    return member
-
-
-def _sizes(weights: Weights, k: int) -> Tensor:
-    return torch.linalg.vector_norm(weights[k], dim=1) * torch.linalg.vector_norm(weights[k + 1], dim=0)
-
-
-def _regrouped(member: _Member, k: int, groups: list[list[int]]) -> _Member:
-    """`member` with one neuron of hidden layer k for each group, of equal norm on its way in and out where it is merged."""
-    into, out_of, share = member.weights[k], member.weights[k + 1], member.shares[k + 1]
-    size = _sizes(member.weights, k)
-    new_rows, new_columns, new_shares = [], [], []
-    for group in groups:
-        if len(group) == 1:
-            new_rows.append(into[group[0]])
-            new_columns.append(out_of[:, group[0]])
-            new_shares.append(share[:, group[0]])
-            continue
-        u, s, vh = torch.linalg.svd(out_of[:, group] @ into[group], full_matrices=False)
-        sign = torch.sign(vh[0] @ into[group].sum(0))
-        new_rows.append(s[0].sqrt() * sign * vh[0])
-        new_columns.append(s[0].sqrt() * sign * u[:, 0])
-        new_shares.append(share[:, group] @ (size[group] / size[group].sum()).sqrt())
-    weights, shares = list(member.weights), list(member.shares)
-    weights[k], weights[k + 1] = torch.stack(new_rows), torch.stack(new_columns, dim=1)
-    shares[k + 1] = torch.stack(new_shares, dim=1)
-    return replace(member, weights=tuple(weights), shares=tuple(shares))
-
-
-def _lift(member: _Member) -> Weights:
-    return tuple(
-        after @ w @ before.mT for w, before, after in zip(member.weights, member.shares, member.shares[1:])
-    )
 
 
 def _collapsed(weights: Weights) -> _Member:
@@ -247,9 +152,8 @@ def _collapsed(weights: Weights) -> _Member:
 # ---- minimisation of a smooth objective --------------------------------------------------------------------------------
 
 
-def _followed(objective: Objective, member: _Member, scale: float, sharpness: float) -> _Member | None:
-    """The minimum near `member` with σ smoothed over sharpness · scale, merging copies on the way; None where nothing is
-    left."""
+def _followed(objective: Objective, member: _Member, scale: float, sharpness: float) -> _Member:
+    """The minimum near `member` with σ smoothed over sharpness · scale, merging copies on the way."""
     low, high = ACTIVATIONS[objective.network.activation].slopes
     width, tolerance = sharpness * scale, 1e-10 if sharpness == SHARPENING[-1] else 1e-5
 
@@ -262,12 +166,10 @@ def _followed(objective: Objective, member: _Member, scale: float, sharpness: fl
     alike = min(1e-2, max(10 * sharpness, 1e-4))
     for _ in range(40):
         member = _minimised(objective, member, activate, tolerance=tolerance, steps=6)
-        merged = _merged(member, alike)
-        if not merged.weights[0].any():
-            return None
-        if [w.shape for w in merged.weights] == [w.shape for w in member.weights] and not member.reason:
+        fewer = compaction.merged(member, alike)
+        if [w.shape for w in fewer.weights] == [w.shape for w in member.weights] and not member.reason:
             return member
-        member = merged
+        member = fewer
     return member
 
 
@@ -299,7 +201,7 @@ def _descended(objective: Objective, member: _Member, activate) -> _Member:
     end = minimize(
         value_and_gradient, flat(member.weights).numpy(), jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 0.0}
     )
-    return _merged(replace(member, weights=unflat(torch.as_tensor(end.x), shapes)), _ALIKE)
+    return compaction.merged(replace(member, weights=unflat(torch.as_tensor(end.x), shapes)), _ALIKE)
 
 
 def _minimised(objective: Objective, member: _Member, activate, *, tolerance: float, steps: int = 200) -> _Member:
@@ -397,14 +299,18 @@ def _finished(objective: Objective, member: _Member, given: Weights, tolerance: 
     """`member` with a reason where it is not what was asked for."""
     if member.reason:
         return member
-    largest = max(w.abs().max() for w in member.weights)
-    if largest < 1e-6:
+    largest = _largest(member.weights)
+    if largest < _VANISHED * _largest(given):
         return _collapsed(given)
-    residual, allowed = _residual(objective, member), tolerance * (1 + float(objective.weight_decay * largest))
+    residual, allowed = _residual(objective, member), tolerance * (1 + float(objective.weight_decay) * largest)
     if residual > allowed:
         reason = f"not converged: residual {residual:.1e}, above {allowed:.1e}; start from a longer descent"
         return replace(member, reason=reason)
     return member
+
+
+def _largest(weights: Weights) -> float:
+    return max(w.abs().max().item() for w in weights)
 
 
 def _residual(objective: Objective, member: _Member) -> float:
