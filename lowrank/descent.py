@@ -233,7 +233,7 @@ def gradient_flow(
     check_members(objective, weights)
     time = _require.number("time", time, above=0.0)
     _require.number("rtol", rtol, minimum=1e-13, maximum=1e-1)  # rounding hides any finer control
-    _require.number("atol", atol, above=0.0, maximum=1e-1)
+    _require.number("atol", atol, minimum=1e-30, maximum=1e-1)  # the library keeps it as float32, where less is 0
     _require.number("tolerance", tolerance, minimum=0.0)
     _require.integer("step_limit", step_limit, minimum=1)
     times = _save_times(save_at, time)

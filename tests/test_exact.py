@@ -1,4 +1,4 @@
-"""Closed forms against SciPy's integrator, mpmath-free limits and each other."""
+"""Closed forms against SciPy's integrator, against their limits and against a loop."""
 
 import numpy as np
 import pytest
