@@ -1,12 +1,12 @@
 """Weight decay, low-rank bias and model merging: the theorems of arXiv 2502.17340, run.
 
 task → network → objective → training → solution → certificates → bounds → claims → figure.
-`figures`, `bounds` and `enclosure` are imported by name; everything else is here.
+`figures`, `bounds`, `exact` and `enclosure` are imported by name; everything else is here.
 """
 
 from .certificates import angles, clarke_distance, nearest_gradient, stationarity, window_alignment, window_stationarity
 from .claims import ClaimError, check, table
-from .descent import Solution, TrainingError, gradient_descent, trained
+from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
 from .merging import average, merge, sum_weights
 from .networks import Network, Weights, forward, initialise
 from .objective import (
