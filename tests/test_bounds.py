@@ -163,6 +163,12 @@ def test_bounds_of_linear_networks_are_zero_at_rest_and_attained_by_one_neuron()
     # K = 2, scalars, W_1 = W_2 = s balanced: g_1 = s(s² − D) + λs, and Dv − du is −g_1 s/σ: equality.
     s, target, decay = 1.3, 2.0, 0.1
     g = s * (s**2 - target) + decay * s
+    # Both weights above the optimum of one input: multipliers are feasible, and the first term of the gap is all there is.
+    p, both = 1 / (1 + np.exp(s**2)), np.full(2, s)
+    force = np.full(2, -p * s + 0.3 * s)
+    gap = np.logaddexp(0, -(s**2)) + 0.3 * s**2 - exact.norm_logistic_dual([[1.0]], [1.0], 0.3, [p])
+    extra = np.log(2) * force[0] / (0.3 * s)
+    assert bounds.two_layer_duality_gap(force, both, s, 0.3, 0.0) - extra == pytest.approx(gap, rel=1e-12)
     assert bounds.mode_defect(s**2, decay, 2, s, 0.0, abs(g * s)) == pytest.approx(abs(target - s**2 - decay), rel=1e-14)
 
 

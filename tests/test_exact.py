@@ -146,6 +146,17 @@ def test_ridge_logistic_against_scipy(problem, penalty):
     np.testing.assert_allclose(w, other, atol=1e-12 / curvature)  # both have gradients of at most about 1e-13
 
 
+def test_ridge_logistic_converges_where_undamped_steps_cycle():
+    # inputs of very different size and a small penalty: about 1 in 50 of these defeats the full Newton step
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        n, d = rng.integers(2, 8), rng.integers(1, 4)
+        x = rng.normal(size=(n, d)) * np.exp(2 * rng.normal(size=(n, 1)))
+        penalty = 10 ** rng.uniform(-8, -2)
+        w = exact.ridge_logistic(x, np.ones(n), penalty)
+        assert np.linalg.norm(loss_gradient(w, x, np.ones(n)) + penalty * w) <= 1e-12 * np.abs(x).max()
+
+
 def test_ridge_logistic_takes_labels_of_one_sign_and_one_input():
     x = np.array([[1.0, 2.0], [0.5, -1.0]])
     one_sign, mixed = exact.ridge_logistic(x, [1, 1], 0.1), exact.ridge_logistic(x * [[1], [-1]], [1, -1], 0.1)
