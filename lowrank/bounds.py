@@ -63,6 +63,43 @@ def sum_of_two_layer_networks(cross_talk, forgetting, output_norms, remembered):
     return np.abs(cross_talk) + rho * norms * remembered
 
 
+def unequal_layers(residual, weight_decay, weighted_margin):
+    """r/(1−r), r = max_k ‖g_k‖/√(λS), (*E,) from residuals (*E, K): bounds how far log‖W_k‖_F and log(‖q_{k−1}‖/‖q_k‖),
+    q_k = (W_K…W_{k+1})ᵀ, are from ½log(S/λ), all k, in a linear network with one output; inf where r ≥ 1. (λ, S > 0)"""
+    residual, decay, margin = map(np.asarray, (residual, weight_decay, weighted_margin))
+    _refuse_zero_decay(decay)
+    r = residual.max(-1) / np.sqrt(decay * margin)
+    return np.where(r < 1, r / np.where(r < 1, 1 - r, 1.0), np.inf)
+
+
+def ridge_distance(first_residual, output_norm, weight_decay, length, unequal):
+    """h + (e^{4ρ}−1)(‖w‖ + h), h = ‖g_1‖‖q_1‖/λ: bounds the distance of w = W_K…W_1 from the minimiser of
+    L(w) + (μ/2)‖w‖², μ = λ‖w‖^{2/K−2}, for convex L; `output_norm` is ‖q_1‖ = ‖W_K…W_2‖, `length` is ‖w‖, `unequal` the
+    ρ of `unequal_layers`. (λ > 0)"""
+    residual, q, decay, length, rho = map(np.asarray, (first_residual, output_norm, weight_decay, length, unequal))
+    _refuse_zero_decay(decay)
+    near = residual * q / decay
+    return near + np.expm1(4 * rho) * (length + near)
+
+
+def two_layer_duality_gap(residual, norms, output_norm, weight_decay, unequal):
+    """½Σ_k‖g_k‖‖W_k‖ + log 2·(e^{2ρ} − 1 + ‖g_1‖/(λ‖W_2‖)), (*E,) from residuals and norms (*E, 2): bounds how far L_λ of a
+    two-layer linear network with logistic loss is above the dual value of its own multipliers, made feasible. (λ > 0)"""
+    residual, norms, q, decay, rho = map(np.asarray, (residual, norms, output_norm, weight_decay, unequal))
+    _refuse_zero_decay(decay)
+    return (residual * norms).sum(-1) / 2 + np.log(2) * (np.expm1(2 * rho) + residual[..., 0] / (decay * q))
+
+
+def mode_defect(sigma, weight_decay, depth, largest, imbalance, force):
+    """(λΔσ^{2/K−2} + F)/σ, Δ = ½K(K−1)M^{2K−2}e: bounds ‖Dv − du‖ and ‖Dᵀu − dv‖, d = σ + λσ^{2/K−1}, for a singular triple
+    (σ, u, v) of P = W_K…W_1 and the loss ½‖P − D‖²; `largest` is M = max‖W_k‖₂, `imbalance` e = max‖W_{k+1}ᵀW_{k+1} − W_kW_kᵀ‖,
+    `force` F the larger of ‖W_1ᵀg_1‖ and ‖g_KW_Kᵀ‖. (λ, σ > 0)"""
+    sigma, decay, largest, gap, force = map(np.asarray, (sigma, weight_decay, largest, imbalance, force))
+    _refuse_zero_decay(decay)
+    delta = depth * (depth - 1) / 2 * largest ** (2 * depth - 2) * gap
+    return (decay * delta * sigma ** (2 / depth - 2) + force) / sigma
+
+
 def summed_rounding(terms, size):
     """terms · ε · size, ε = 2.2e-16: bounds the rounding error of a sum of that many terms of total absolute size
     `size`, to first order in ε (Higham 2002, §4.2). The tolerance of the identities in this book."""

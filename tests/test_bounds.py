@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -12,11 +12,15 @@ from lowrank import (
     Objective,
     Task,
     bounds,
+    exact,
     forward,
     gradient_descent,
+    imbalance,
     initialise,
     merge,
     norm_gaps,
+    regularised_loss,
+    residuals,
     stationarity,
     weighted_margin,
     window_stationarity,
@@ -74,6 +78,98 @@ def test_window_sine_for_any_run(problem, steps):
     bound = bounds.window_alignment_sine(window.drift, 0.05, problem["decay"], steps, window.norm)
     active = (bound < 1) & torch.isfinite(window.angle).numpy()
     assert (np.sin(window.angle.numpy())[active] <= bound[active] * (1 + 1e-9) + 1e-12).all()
+
+
+linear_problems = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10**6),
+        "depth": st.integers(2, 4),
+        "width": st.integers(1, 6),
+        "n": st.integers(1, 12),
+        "d": st.integers(1, 6),
+        "decay": st.floats(1e-2, 0.2),
+        "scale": st.floats(0.5, 2.0),
+    }
+)
+
+
+def product(weights):
+    total = weights[0]
+    for w in weights[1:]:
+        total = w @ total
+    return total
+
+
+@settings(max_examples=40)
+@given(linear_problems, st.integers(0, 400))
+def test_bounds_of_linear_networks_with_one_output(problem, steps):
+    objective, weights = draw(**problem, activation="linear")
+    if steps:
+        weights = gradient_descent(objective, weights, step_size=0.02, steps=steps).weights
+    decay, depth = problem["decay"], problem["depth"]
+    rest = stationarity(objective, weights)
+    margin = rest.weighted_margin.numpy()
+    inside = margin > 0
+    rho = bounds.unequal_layers(rest.residual, decay, np.where(inside, margin, 1e-300))
+    root = np.log(np.where(inside, margin, 1.0) / decay) / 2
+    assert (np.abs(np.log(rest.norm.numpy()) - root[:, None])[inside] <= rho[inside, None] + 1e-12).all()
+    q = [torch.linalg.vector_norm(product(weights[k:])[:, 0], dim=-1).numpy() for k in range(depth)] + [np.ones(4)]
+    for before, after in zip(q, q[1:]):
+        assert (np.abs(np.log(before / after) - root)[inside] <= rho[inside] + 1e-12).all()
+    active = inside & np.isfinite(rho) & (rho < 100)
+    w = product(weights)[:, 0].numpy()
+    allowed = bounds.ridge_distance(rest.residual[:, 0], q[1], decay, q[0], np.where(active, rho, 0.0))
+    x, y = objective.task.x.numpy(), objective.task.y.numpy()
+    for member in np.flatnonzero(active):
+        minimiser = exact.ridge_logistic(x, y, decay * q[0][member] ** (2 / depth - 2))
+        assert np.linalg.norm(w[member] - minimiser) <= allowed[member] * (1 + 1e-9) + 1e-11
+    if depth == 2:
+        gap = bounds.two_layer_duality_gap(rest.residual, rest.norm, q[1], decay, np.where(active, rho, np.inf))
+        value = regularised_loss(objective, weights).numpy()
+        for member in np.flatnonzero(active):
+            dual = exact.norm_logistic_dual(x, y, decay, 1 / (1 + np.exp(y * (x @ w[member]))))
+            assert -1e-13 <= value[member] - dual <= gap[member] + 1e-13
+
+
+@settings(max_examples=40)
+@given(linear_problems, st.integers(0, 400))
+def test_mode_defect_at_any_point(problem, steps):
+    generator = torch.Generator().manual_seed(problem["seed"])
+    c, depth, decay = problem["d"], problem["depth"], problem["decay"]
+    target = torch.randn(c, c, generator=generator, dtype=torch.float64)
+    network = Network((c, *[problem["width"]] * (depth - 1), c), "linear")
+    x = c**0.5 * torch.eye(c, dtype=torch.float64)
+    objective = Objective(network, Task(x, x @ target.mT), weight_decay=decay, loss="squared")
+    weights = initialise(network, scale=problem["scale"] / 2, generator=generator)
+    if steps:
+        weights = gradient_descent(objective, weights, step_size=0.01, steps=steps).weights
+    g = residuals(objective, weights)
+    u, sigma, vt = np.linalg.svd(product(weights).numpy())
+    e = max(float(torch.linalg.matrix_norm(gap)) for gap in imbalance(weights))
+    force = max(float(torch.linalg.matrix_norm(m)) for m in (weights[0].mT @ g[0], g[-1] @ weights[-1].mT))
+    largest = max(float(torch.linalg.matrix_norm(w, 2)) for w in weights)
+    for i in np.flatnonzero(sigma > 1e-3):
+        d = sigma[i] + decay * sigma[i] ** (2 / depth - 1)
+        defect = max(
+            np.linalg.norm(target.numpy() @ vt[i] - d * u[:, i]), np.linalg.norm(target.numpy().T @ u[:, i] - d * vt[i])
+        )
+        assert defect <= bounds.mode_defect(sigma[i], decay, depth, largest, e, force) * (1 + 1e-9) + 1e-9
+
+
+def test_bounds_of_linear_networks_are_zero_at_rest_and_attained_by_one_neuron():
+    assert bounds.unequal_layers([0.0, 0.0], 0.1, 0.2) == 0
+    assert bounds.unequal_layers([0.0, 1.0], 0.1, 0.2) == np.inf
+    assert bounds.ridge_distance(0.0, 3.0, 0.1, 5.0, 0.0) == 0
+    # K = 2, scalars, W_1 = W_2 = s balanced: g_1 = s(s² − D) + λs, and Dv − du is −g_1 s/σ: equality.
+    s, target, decay = 1.3, 2.0, 0.1
+    g = s * (s**2 - target) + decay * s
+    # Both weights above the optimum of one input: multipliers are feasible, and the first term of the gap is all there is.
+    p, both = 1 / (1 + np.exp(s**2)), np.full(2, s)
+    force = np.full(2, -p * s + 0.3 * s)
+    gap = np.logaddexp(0, -(s**2)) + 0.3 * s**2 - exact.norm_logistic_dual([[1.0]], [1.0], 0.3, [p])
+    extra = np.log(2) * force[0] / (0.3 * s)
+    assert bounds.two_layer_duality_gap(force, both, s, 0.3, 0.0) - extra == pytest.approx(gap, rel=1e-12)
+    assert bounds.mode_defect(s**2, decay, 2, s, 0.0, abs(g * s)) == pytest.approx(abs(target - s**2 - decay), rel=1e-14)
 
 
 def test_cap_is_the_maximum_found_by_search():

@@ -32,7 +32,9 @@ import nbformat
 from nbval.plugin import IPyNbCell, nocolors
 
 STORY = "story"  # the figure that the index and the README show
-LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "torchode", "matplotlib", "seaborn", "ipykernel", "myst-nb")
+LIBRARIES = (
+    "torch", "torchode", "numpy", "scipy", "scikit-learn", "cvxpy", "clarabel", "python-flint", "matplotlib", "seaborn", "ipykernel", "myst-nb",
+)  # fmt: skip
 CELL_TIMEOUT = 600  # seconds
 # One thread a kernel: chapters already run side by side, and sums in one order give the same digits everywhere.
 KERNEL_ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
