@@ -1,10 +1,10 @@
 """Weight decay, low-rank bias and model merging: the theorems of arXiv 2502.17340, run.
 
 task → network → objective → training → solution → certificates → bounds → claims → figure.
-`figures` and `bounds` are imported by name; everything else is here.
+`figures`, `bounds` and `exact` are imported by name; everything else is here.
 """
 
-from .certificates import angles, stationarity, window_alignment, window_stationarity
+from .certificates import angles, low_rank_bias, stationarity, window_alignment, window_stationarity
 from .claims import ClaimError, check, table
 from .descent import Solution, TrainingError, gradient_descent, trained
 from .merging import average, merge, sum_weights
@@ -13,8 +13,10 @@ from .objective import (
     Objective,
     accuracy,
     data_loss,
+    effective_radius,
     loss_gradients,
     margins,
+    mean_slope,
     regularised_loss,
     residuals,
     weighted_margin,
@@ -30,6 +32,7 @@ from .spectra import (
     nuclear_norm,
     numerical_rank,
     singular_values,
+    spectral_ratio,
     stable_rank,
     tail_norm,
 )
