@@ -129,6 +129,12 @@ def least_stationary_norm(weight_decay, radius, depth):
     return (2 * decay / _positive("radius", radius)) ** (1 / (depth - 2))
 
 
+def collapse_basin(weight_decay, radius, depth):
+    """(λ/R)^{1/(K−2)}: gradient descent with ηλ ≤ 1 from a point whose layers all have ‖W_k‖_F below this converges to 0,
+    K ≥ 3, σ 1-Lipschitz with σ(0) = 0. (λ > 0)"""
+    return least_stationary_norm(np.asarray(weight_decay) / 2, radius, depth)
+
+
 def two_layer_loss_floor(weight_decay, threshold, squared_norm):
     """log 2 + ½(λ − λ_c)‖θ‖²: bounds L_λ(θ) from below, two layers of degree one and logistic loss, at any θ.
 

@@ -284,6 +284,18 @@ def test_data_free_bounds_are_attained_by_one_input():
     assert float(bounds.least_stationary_norm(w / (1 + np.exp(w**3)), 1.0, 3)) == pytest.approx(w, rel=1e-9)
 
 
+@given(problems, ACTIVATIONS, st.floats(0.05, 0.999))
+def test_each_step_from_inside_the_basin_goes_inwards(problem, activation, share):
+    objective, weights = draw(**{**problem, "depth": max(problem["depth"], 3)}, activation=activation)
+    x = objective.task.x.norm(dim=-1).max()
+    ball = float(bounds.collapse_basin(problem["decay"], x, objective.network.depth))
+    inside = tuple(share * ball * w / torch.linalg.matrix_norm(w, keepdim=True) for w in weights)
+    run = gradient_descent(objective, inside, step_size=1.0 / problem["decay"], steps=5, save_every=1)  # ηλ = 1
+    largest = layer_norms(run.saved).amax(-1)
+    factor = x * largest ** (objective.network.depth - 2) / problem["decay"]  # 1 − η(λ − Rν^{K−2})
+    assert (largest[1:] <= largest[:-1] * (factor[:-1] * (1 + 1e-12) + 1e-15)).all()  # 1 − ηλ is 0 up to ε
+
+
 @given(problems, st.sampled_from(["linear", "relu"]))
 def test_loss_of_two_layers_stays_above_its_floor(problem, activation):
     objective, weights = draw(**{**problem, "depth": 2, "d": min(problem["d"], 2)}, activation=activation)
