@@ -26,7 +26,7 @@ CHAPTERS = [page for page in pages() if (BOOK / f"{page}.ipynb").is_file()]
 OTHER_PARAMETERS = {
     "theorems/alignment": {"weight_decay": 0.02, "members": 2, "width": 8, "samples": 20, "dimension": 6},
     "theorems/norm_preservation": {"weight_decay": 0.015, "members": 3, "width": 5, "samples": 12, "dimension": 6, "seed": 1},
-    "theorems/low_rank_bias": {"weight_decay": 0.015, "members": 2, "width": 12, "samples": 20, "dimension": 12, "seed": 2},
+    "theorems/low_rank_bias": {"weight_decay": 0.012, "horizon": 3.0, "members": 2, "width": 16, "samples": 16, "dimension": 8, "seed": 2},
     "merging/digits": {"weight_decay": 0.02, "members": 4, "steps": 200, "width": 48, "seed": 2},
 }  # fmt: skip
 
