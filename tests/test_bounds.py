@@ -293,6 +293,7 @@ def test_each_step_from_inside_the_basin_goes_inwards(problem, activation, share
     run = gradient_descent(objective, inside, step_size=1.0 / problem["decay"], steps=5, save_every=1)  # ηλ = 1
     largest = layer_norms(run.saved).amax(-1)
     factor = x * largest ** (objective.network.depth - 2) / problem["decay"]  # 1 − η(λ − Rν^{K−2})
+    assert (factor <= 1).all()
     assert (largest[1:] <= largest[:-1] * (factor[:-1] * (1 + 1e-12) + 1e-15)).all()  # 1 − ηλ is 0 up to ε
 
 
