@@ -4,7 +4,15 @@ task → network → objective → training → solution → certificates → bo
 `figures`, `bounds`, `exact` and `enclosure` are imported by name; everything else is here.
 """
 
-from .certificates import angles, clarke_distance, nearest_gradient, stationarity, window_alignment, window_stationarity
+from .certificates import (
+    angles,
+    clarke_distance,
+    low_rank_bias,
+    nearest_gradient,
+    stationarity,
+    window_alignment,
+    window_stationarity,
+)
 from .claims import ClaimError, check, table
 from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
 from .merging import average, merge, sum_weights
@@ -13,8 +21,10 @@ from .objective import (
     Objective,
     accuracy,
     data_loss,
+    effective_radius,
     loss_gradients,
     margins,
+    mean_slope,
     regularised_loss,
     residuals,
     weighted_margin,
@@ -30,6 +40,7 @@ from .spectra import (
     nuclear_norm,
     numerical_rank,
     singular_values,
+    spectral_ratio,
     stable_rank,
     tail_norm,
 )

@@ -98,6 +98,85 @@ def mode_defect(sigma, weight_decay, depth, largest, imbalance, force):
     _refuse_zero_decay(decay)
     delta = depth * (depth - 1) / 2 * largest ** (2 * depth - 2) * gap
     return (decay * delta * sigma ** (2 / depth - 2) + force) / sigma
+def spectral_ratio(weighted_margin, radius, mean_slope, norm_product):
+    """S / (R ℓ̄′ Π_k‖W_k‖_F): bounds Π_k ‖W_k‖₂/‖W_k‖_F from below at any point, σ 1-Lipschitz with σ(0) = 0.
+
+    Sharper with Σ|ℓ′_i|‖x_i‖ / Σ|ℓ′_i| for R = `radius`, weaker with the loss L for ℓ̄′ = `mean_slope`. Where S ≤ 0 the
+    proof gives nothing, and neither does this: 0. Raises ValueError for R, ℓ̄′ or a product of norms that is not above 0.
+    """
+    margin, product = np.asarray(weighted_margin), _positive("norm_product", norm_product, _COLLAPSED)
+    _refuse_nan("weighted_margin", margin)
+    return np.maximum(margin, 0.0) / (_positive("radius", radius) * _positive("mean_slope", mean_slope) * product)
+
+
+def margin_spectral_ratio(margin, radius, norm_product):
+    """γ / (R Π_k‖W_k‖_F): bounds Π_k ‖W_k‖₂/‖W_k‖_F from below at any point, γ = min_i m_i; 0 where γ ≤ 0.
+
+    Never above `spectral_ratio`, since S ≥ ℓ̄′γ. Raises like it.
+    """
+    return spectral_ratio(margin, radius, 1.0, norm_product)
+
+
+def stationary_spectral_ratio(weight_decay, radius, mean_slope, norm, depth):
+    """λ N^{2−K} / (R ℓ̄′): what `spectral_ratio` becomes at a stationary point, where S = λN² and every ‖W_k‖_F = N.
+
+    σ of degree one as well. Raises ValueError for λ, R, ℓ̄′ or N that is not above 0.
+    """
+    decay, norm = np.asarray(weight_decay), _positive("norm", norm, _COLLAPSED)
+    _refuse_zero_decay(decay)
+    return decay * norm ** (2.0 - _depth(depth)) / (_positive("radius", radius) * _positive("mean_slope", mean_slope))
+
+
+def near_stationary_spectral_ratio(weight_decay, norms, residuals, radius, mean_slope):
+    """max_k (λ‖W_k‖² − ‖g_k‖‖W_k‖) / (R ℓ̄′ Π_k‖W_k‖_F), at least 0: `spectral_ratio` where S is known only through
+    residuals, S = λ‖W_k‖² − ⟨g_k, W_k⟩. σ of degree one; `norms`, `residuals` are (…, K). Raises ValueError for λ ≤ 0."""
+    decay, norms, residuals = np.asarray(weight_decay), _positive("norms", norms, _COLLAPSED), np.asarray(residuals)
+    _refuse_zero_decay(decay)
+    margin = (decay[..., None] * norms**2 - residuals * norms).max(-1)
+    return spectral_ratio(margin, radius, mean_slope, norms.prod(-1))
+
+
+def stable_rank_mean(spectral_ratio, depth):
+    """ratio^{−2/K}: bounds the geometric mean of K stable ranks, from a lower bound on Π_k ‖W_k‖₂/‖W_k‖_F; inf from 0.
+
+    From λN^{2−K}/(Rℓ̄′) it is (R ℓ̄′ N^{K−2}/λ)^{2/K}. It says something only below the mean of the matrices' smaller sides.
+    """
+    ratio = np.asarray(spectral_ratio, dtype=np.float64)
+    _refuse_nan("spectral_ratio", ratio)
+    with np.errstate(divide="ignore"):
+        return ratio ** (-2.0 / _depth(depth))
+
+
+def largest_weight_decay(radius, depth):
+    """λ_max = R^{2/K} max_{z>0} z^a/(1+e^z), a = 1−2/K, the maximum at z = a + Lambert W(a e^{−a}): beyond it a network
+    of degree one and K ≥ 2 layers has no stationary point but 0, and λ_max/λ bounds the geometric mean of the stable
+    ranks at any other, whatever data of that radius, width and σ (1-Lipschitz, logistic loss). Ours."""
+    depth = _depth(depth, minimum=2)
+    a = 1 - 2 / depth
+    z = a + lambertw(a * np.exp(-a)).real
+    return _positive("radius", radius) ** (2 / depth) * z**a / (1 + np.exp(z))
+
+
+def least_stationary_norm(weight_decay, radius, depth):
+    """(2λ/R)^{1/(K−2)}: bounds N = ‖W_k‖_F from below at any stationary point but 0, K ≥ 3. (λ > 0)"""
+    decay, depth = np.asarray(weight_decay), _depth(depth, minimum=3)
+    _refuse_zero_decay(decay)
+    return (2 * decay / _positive("radius", radius)) ** (1 / (depth - 2))
+
+
+def collapse_basin(weight_decay, radius, depth):
+    """(λ/R)^{1/(K−2)}: gradient descent with ηλ ≤ 1 from a point whose layers all have ‖W_k‖_F below this converges to 0,
+    K ≥ 3, σ 1-Lipschitz with σ(0) = 0. (λ > 0)"""
+    return least_stationary_norm(np.asarray(weight_decay) / 2, radius, depth)
+
+
+def two_layer_loss_floor(weight_decay, threshold, squared_norm):
+    """log 2 + ½(λ − λ_c)‖θ‖²: bounds L_λ(θ) from below, two layers of degree one and logistic loss, at any θ.
+
+    λ_c is the collapse threshold of `exact`: from it on, 0 is the minimiser and the only stationary point.
+    """
+    decay, threshold, square = map(np.asarray, (weight_decay, threshold, squared_norm))
+    return np.log(2) + (decay - threshold) * square / 2
 
 
 def summed_rounding(terms, size):
@@ -109,3 +188,26 @@ def summed_rounding(terms, size):
 def _refuse_zero_decay(decay):
     if not np.all(decay > 0):
         raise ValueError(f"weight_decay: expected numbers > 0, since the bound divides by it, got {decay.min():g}")
+
+
+_COLLAPSED = "; a layer of zeros has no stable rank: leave out collapsed members"
+
+
+def _positive(name, value, remedy=""):
+    value = np.asarray(value, dtype=np.float64)
+    wrong = value[~(value > 0)]
+    if wrong.size:
+        raise ValueError(f"{name}: expected numbers > 0, got {wrong.flat[0]:g}{remedy}")
+    return value
+
+
+def _refuse_nan(name, value):
+    if np.isnan(value).any():
+        raise ValueError(f"{name}: expected numbers, got {int(np.isnan(value).sum())} of {value.size} that are nan{_COLLAPSED}")
+
+
+def _depth(depth, *, minimum=1):
+    depth = np.asarray(depth, dtype=np.float64)
+    if not np.all((depth >= minimum) & (depth == np.round(depth))):
+        raise ValueError(f"depth: expected whole numbers >= {minimum}, got {np.ravel(depth)[0]:g}")
+    return depth

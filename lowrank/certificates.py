@@ -13,8 +13,18 @@ from . import _require
 from .descent import Solution, WindowMean
 from .kinks import Piece, flat, piece_at, signals, slope_range, unflat
 from .networks import ACTIVATIONS, Weights, hidden_states
-from .objective import Objective, check_members, loss_gradients, split_objective, weighted_margin
-from .spectra import layer_norms
+from .objective import (
+    Objective,
+    check_members,
+    effective_radius,
+    loss_gradients,
+    margins,
+    mean_slope,
+    split_objective,
+    weighted_margin,
+)
+from .spectra import layer_norms, spectral_ratio
+from .tasks import radius
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +57,43 @@ def stationarity(objective: Objective, weights: Weights) -> Stationarity:
         inner_product=torch.stack([(g * w).sum((-2, -1)) for g, w in zip(residuals, weights)], dim=-1),
         norm=norm,
         weighted_margin=weighted_margin(objective, weights),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankBias:
+    """What the low-rank bound relates, each (*E,): `spectral_ratio` Π_k ‖W_k‖₂/‖W_k‖_F, measured, and what bounds it:
+    `weighted_margin` S, `mean_slope` ℓ̄′, `radius` R, `effective_radius`, `least_margin` γ, `norm_product` Π_k ‖W_k‖_F."""
+
+    spectral_ratio: Tensor
+    weighted_margin: Tensor
+    mean_slope: Tensor
+    radius: Tensor
+    effective_radius: Tensor
+    least_margin: Tensor
+    norm_product: Tensor
+
+
+def low_rank_bias(objective: Objective, weights: Weights) -> LowRankBias:
+    """Both sides of S ≤ ℓ̄′ R Π_k ‖W_k‖₂, measured.
+
+    A member with a layer of zeros has ratio nan. Raises ValueError for a loss other than logistic, and for an activation
+    other than relu, leaky_relu and linear: tanh and gelu are not homogeneous, so that at rest S is not λ‖W_k‖²; relu2
+    and relu3 are not 1-Lipschitz.
+    """
+    activation = objective.network.activation
+    if objective.network.degree != 1:
+        why = "is not homogeneous, so S = λ‖W_k‖² fails at rest" if objective.network.degree is None else "is not 1-Lipschitz"
+        raise ValueError(f"network: expected activation relu, leaky_relu or linear, got {activation}, which {why}")
+    norms = layer_norms(weights)
+    return LowRankBias(
+        spectral_ratio=spectral_ratio(weights),
+        weighted_margin=weighted_margin(objective, weights),
+        mean_slope=mean_slope(objective, weights),
+        radius=radius(objective.task).expand(norms.shape[:-1]),
+        effective_radius=effective_radius(objective, weights),
+        least_margin=margins(objective, weights).amin(-1),
+        norm_product=norms.prod(-1),
     )
 
 

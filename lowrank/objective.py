@@ -175,6 +175,26 @@ def weighted_margin(objective: Objective, weights: Weights) -> Tensor:
     return -(LOSSES[objective.loss].slope(f, objective.targets) * f).sum(-1).mean(-1)
 
 
+def mean_slope(objective: Objective, weights: Weights) -> Tensor:
+    """ℓ̄′ = (1/n) Σ_i |ℓ′(m_i)|, (*E,), with |ℓ′(m)| = 1/(1+e^m): logistic loss only, ValueError for any other."""
+    return torch.sigmoid(-_logistic_margins(objective, weights)).mean(-1)
+
+
+def effective_radius(objective: Objective, weights: Weights) -> Tensor:
+    """Σ_i |ℓ′(m_i)| ‖x_i‖ / Σ_i |ℓ′(m_i)|, (*E,): the mean norm of the inputs as the loss weighs them, at most R.
+
+    Logistic loss only, ValueError for any other. The weights are normalised before they underflow.
+    """
+    share = torch.softmax(torch.nn.functional.logsigmoid(-_logistic_margins(objective, weights)), -1)
+    return (share * torch.linalg.vector_norm(objective.task.x, dim=-1)).sum(-1)
+
+
+def _logistic_margins(objective: Objective, weights: Weights) -> Tensor:
+    if objective.loss != "logistic":
+        raise ValueError(f"loss: expected logistic, whose slope 1/(1+e^m) this is about, got {objective.loss}")
+    return margins(objective, weights)
+
+
 def accuracy(network: Network, weights: Weights, task: Task) -> Tensor:
     """Share of inputs whose predicted label, sign f(x) or argmax f(x), is right, (*E,); an output of 0 is wrong."""
     outputs = {"binary": 1, "classes": max(int(task.y.max()) + 1, 2)}.get(task.kind)

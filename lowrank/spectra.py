@@ -50,6 +50,14 @@ def layer_norms(weights: Weights) -> Tensor:
     return torch.stack([torch.linalg.matrix_norm(w) for w in weights], dim=-1)
 
 
+def spectral_ratio(weights: Weights) -> Tensor:
+    """Π_k ‖W_k‖₂/‖W_k‖_F, (*E,), at most 1: the geometric mean of the K stable ranks, to the power −K/2.
+
+    nan where a layer is zero: it has no stable rank.
+    """
+    return torch.stack([stable_rank(w) for w in weights], dim=-1).rsqrt().prod(-1)
+
+
 def norm_gaps(weights: Weights) -> Tensor:
     """D_k = ‖W_{k+1}‖_F² − ‖W_k‖_F², (*E, K−1)."""
     return layer_norms(weights).square().diff(dim=-1)

@@ -12,15 +12,18 @@ from lowrank import (
     Objective,
     Task,
     bounds,
+    data_loss,
     exact,
     forward,
     gradient_descent,
     imbalance,
     initialise,
+    low_rank_bias,
     merge,
     norm_gaps,
     regularised_loss,
     residuals,
+    stable_rank,
     stationarity,
     weighted_margin,
     window_stationarity,
@@ -259,9 +262,172 @@ def test_summed_rounding_covers_an_adversarial_sum():
     assert 0 < exact - naive <= bounds.summed_rounding(len(terms), terms.sum())
 
 
+ACTIVATIONS = st.sampled_from(["relu", "leaky_relu", "linear"])
+ROUNDING = 1e-12  # n ≤ 12 inputs and widths ≤ 9: some 100 roundings of numbers of the size of the bound
+
+
+def ratios(bias):
+    """The bound in its four forms, sharpest first, each (members,)."""
+    s, norms = bias.weighted_margin, bias.norm_product
+    return (
+        bounds.spectral_ratio(s, bias.effective_radius, bias.mean_slope, norms),
+        bounds.spectral_ratio(s, bias.radius, bias.mean_slope, norms),
+        bounds.margin_spectral_ratio(bias.least_margin, bias.radius, norms),
+    )
+
+
+@given(problems, ACTIVATIONS, st.booleans())
+def test_spectral_ratio_at_any_point(problem, activation, own_labels):
+    objective, weights = draw(**problem, activation=activation)
+    if own_labels:  # all margins positive for the first member: the bound is far from 0
+        labels = torch.where(forward(objective.network, tuple(w[0] for w in weights), objective.task.x)[:, 0] > 0, 1.0, -1.0)
+        objective = Objective(objective.network, Task(objective.task.x, labels.double()), weight_decay=problem["decay"])
+    bias = low_rank_bias(objective, weights)
+    sharp, plain, margin = ratios(bias)
+    assert (bias.spectral_ratio.numpy() >= sharp * (1 - ROUNDING)).all()
+    assert (sharp >= plain * (1 - ROUNDING)).all() and (plain >= margin * (1 - ROUNDING)).all()
+    from_loss = bounds.spectral_ratio(
+        bias.weighted_margin, bias.radius, data_loss(objective, weights), bias.norm_product
+    )
+    assert (from_loss <= plain).all()
+    rest = stationarity(objective, weights)
+    near = bounds.near_stationary_spectral_ratio(
+        problem["decay"], rest.norm, rest.residual, bias.effective_radius, bias.mean_slope
+    )
+    # λ‖W‖² − ‖g‖‖W‖ is a difference: its rounding is that of its terms, divided by what it is divided by
+    terms = (problem["decay"] * rest.norm**2 + rest.residual * rest.norm).amax(-1)
+    rounding = ROUNDING * terms / (bias.effective_radius * bias.mean_slope * bias.norm_product)
+    assert (near <= sharp + rounding.numpy()).all()
+
+
+@given(problems, ACTIVATIONS)
+def test_forms_at_rest_agree_where_residuals_vanish(problem, activation):
+    # No training: choose N, then λ = S/N² and equal norms make λN² = S, which is all that the stationary form adds.
+    objective, weights = draw(**problem, activation=activation)
+    depth = objective.network.depth
+    bias = low_rank_bias(objective, weights)
+    up = bias.weighted_margin.numpy() > 0
+    norm = (bias.norm_product ** (1 / depth)).numpy()
+    decay = np.where(up, bias.weighted_margin.numpy() / norm**2, 1.0)
+    rest = bounds.stationary_spectral_ratio(decay, bias.radius, bias.mean_slope, norm, depth)
+    np.testing.assert_allclose(rest[up], ratios(bias)[1][up], rtol=1e-10)
+    by_hand = (bias.radius.numpy() * bias.mean_slope.numpy() * norm ** (depth - 2) / decay) ** (2 / depth)
+    np.testing.assert_allclose(bounds.stable_rank_mean(rest, depth), by_hand, rtol=1e-10)
+    stable = torch.stack([stable_rank(w) for w in weights]).log().mean(0).exp().numpy()
+    assert (stable[up] <= by_hand[up] * (1 + 1e-10)).all()
+    np.testing.assert_allclose(bounds.stable_rank_mean(bias.spectral_ratio, depth), stable, rtol=1e-10)
+
+
+@given(problems)
+def test_spectral_ratio_is_attained_by_a_chain_of_rank_one_on_one_input(problem):
+    generator = torch.Generator().manual_seed(problem["seed"])
+    widths = (problem["d"], *[problem["width"]] * (problem["depth"] - 1), 1)
+    units = [torch.randn(m, generator=generator, dtype=torch.float64) for m in widths]
+    units = [u / u.norm() for u in units[:-1]] + [torch.ones(1, dtype=torch.float64)]
+    weights = tuple(problem["scale"] * torch.outer(after, before) for before, after in zip(units, units[1:]))
+    objective = Objective(Network(widths, "linear"), Task(3.0 * units[0][None], [1.0]), weight_decay=0.1)
+    bias = low_rank_bias(objective, weights)
+    if bias.mean_slope > 1e-100:
+        assert float(bias.spectral_ratio) == pytest.approx(1.0, rel=1e-12)
+        for form in ratios(bias):
+            assert float(form) == pytest.approx(1.0, rel=1e-12)
+
+
+def test_spectral_ratio_says_nothing_where_labels_are_fitted_worse_than_by_zero():
+    assert float(bounds.spectral_ratio(-0.1, 1.0, 0.5, 2.0)) == 0.0
+    assert np.isinf(bounds.stable_rank_mean(0.0, 3))
+    assert float(bounds.near_stationary_spectral_ratio(0.1, [1.0, 1.0], [0.2, 0.3], 1.0, 0.5)) == 0.0
+
+
+@given(st.integers(2, 9), st.floats(0.1, 10.0))
+def test_largest_weight_decay_is_the_maximum_found_by_search(depth, radius):
+    def minus(log_norm):  # λN² = S for one input on the axis: λ = z/(1+e^z)/N² with z = RN^K
+        z = radius * np.exp(depth * log_norm)
+        return -z / (1 + np.exp(min(z, 700.0))) / np.exp(2 * log_norm)
+
+    best = minimize_scalar(minus, bounds=(np.log(1e-4 / radius) / depth, np.log(20 / radius) / depth), method="bounded")
+    found = float(bounds.largest_weight_decay(radius, depth))
+    assert found == pytest.approx(-best.fun, rel=1e-4)  # K = 2: the supremum, at z → 0, which the search stops 1e-4 before
+    assert found >= -best.fun * (1 - 1e-12)
+
+
+@given(problems, ACTIVATIONS)
+def test_no_point_that_satisfies_eulers_balance_beats_the_data_free_bounds(problem, activation):
+    # At rest all norms are N and λ = S/N²; both are premises of the proof, and enough for it.
+    objective, weights = draw(**{**problem, "depth": max(problem["depth"], 2)}, activation=activation)
+    depth, radius_ = objective.network.depth, low_rank_bias(objective, weights).radius.numpy()
+    norms = layer_norms(weights)
+    norm = norms.prod(-1) ** (1 / depth)
+    weights = tuple(w * (norm / norms[:, k])[:, None, None] for k, w in enumerate(weights))
+    decay = (weighted_margin(objective, weights) / norm**2).numpy()
+    up = decay > 1e-12
+    largest = bounds.largest_weight_decay(radius_, depth)
+    stable = torch.stack([stable_rank(w) for w in weights]).log().mean(0).exp().numpy()
+    assert (stable[up] * decay[up] <= largest[up] * (1 + 1e-10)).all()
+    if depth >= 3:
+        least = bounds.least_stationary_norm(decay[up], radius_[up], depth)
+        assert (norm.numpy()[up] >= least * (1 - 1e-10)).all()
+
+
+def test_data_free_bounds_are_attained_by_one_input():
+    # w of three linear layers, one input 1: λ = w/(1+e^{w³}) is largest at w³ = z*, and there λ is λ_max.
+    z = np.linspace(0.0, 3.0, 300_001)
+    assert float(bounds.largest_weight_decay(1.0, 3)) == pytest.approx((np.cbrt(z) / (1 + np.exp(z))).max(), rel=1e-9)
+    # N → (2λ/R)^{1/(K−2)} as λ → 0, where the slope tends to ½.
+    w = 1e-3
+    assert float(bounds.least_stationary_norm(w / (1 + np.exp(w**3)), 1.0, 3)) == pytest.approx(w, rel=1e-9)
+
+
+@given(problems, ACTIVATIONS, st.floats(0.05, 0.999))
+def test_each_step_from_inside_the_basin_goes_inwards(problem, activation, share):
+    objective, weights = draw(**{**problem, "depth": max(problem["depth"], 3)}, activation=activation)
+    x = objective.task.x.norm(dim=-1).max()
+    ball = float(bounds.collapse_basin(problem["decay"], x, objective.network.depth))
+    inside = tuple(share * ball * w / torch.linalg.matrix_norm(w, keepdim=True) for w in weights)
+    run = gradient_descent(objective, inside, step_size=1.0 / problem["decay"], steps=5, save_every=1)  # ηλ = 1
+    largest = layer_norms(run.saved).amax(-1)
+    factor = x * largest ** (objective.network.depth - 2) / problem["decay"]  # 1 − η(λ − Rν^{K−2})
+    assert (factor <= 1).all()
+    assert (largest[1:] <= largest[:-1] * (factor[:-1] * (1 + 1e-12) + 1e-15)).all()  # 1 − ηλ is 0 up to ε
+
+
+@given(problems, st.sampled_from(["linear", "relu"]))
+def test_loss_of_two_layers_stays_above_its_floor(problem, activation):
+    objective, weights = draw(**{**problem, "depth": 2, "d": min(problem["d"], 2)}, activation=activation)
+    x, y = objective.task.x.numpy(), objective.task.y.numpy()
+    threshold = exact.linear_collapse_threshold(x, y) if activation == "linear" else exact.relu_collapse_threshold(x, y)
+    for scale in (1e-3, 0.1, 1.0):
+        point = tuple(scale * w for w in weights)
+        square = (layer_norms(point) ** 2).sum(-1)
+        floor = bounds.two_layer_loss_floor(problem["decay"], threshold, square)
+        loss = regularised_loss(objective, point).numpy()
+        assert (loss >= floor - 1e-13 * (1 + np.abs(floor))).all()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: bounds.spectral_ratio(0.1, 1.0, 0.5, 0.0), "norm_product: expected numbers > 0, got 0; a layer of zeros"),
+        (lambda: bounds.spectral_ratio(0.1, 1.0, 0.5, np.nan), "norm_product: expected numbers > 0, got nan"),
+        (lambda: bounds.spectral_ratio(np.nan, 1.0, 0.5, 1.0), "weighted_margin: expected numbers, got 1 of 1 that are nan"),
+        (lambda: bounds.spectral_ratio(0.1, 0.0, 0.5, 1.0), "radius: expected numbers > 0, got 0"),
+        (lambda: bounds.stable_rank_mean(np.nan, 2), "spectral_ratio: expected numbers, got 1 of 1 that are nan"),
+        (lambda: bounds.stable_rank_mean(0.5, 0), "depth: expected whole numbers >= 1, got 0"),
+        (lambda: bounds.largest_weight_decay(1.0, 1), "depth: expected whole numbers >= 2, got 1"),
+        (lambda: bounds.least_stationary_norm(0.1, 1.0, 2), "depth: expected whole numbers >= 3, got 2"),
+    ],
+)
+def test_what_the_low_rank_bounds_refuse(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: bounds.stationary_spectral_ratio(0.0, 1.0, 0.5, 1.0, 2),
+        lambda: bounds.near_stationary_spectral_ratio(0.0, [1.0], [0.1], 1.0, 0.5),
+        lambda: bounds.least_stationary_norm(0.0, 1.0, 3),
         lambda: bounds.alignment_sine(1.0, 0.0, 1.0),
         lambda: bounds.window_alignment_sine(1.0, 0.1, 0.0, 5, 1.0),
         lambda: bounds.squared_norm_cap(0.0),

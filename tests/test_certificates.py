@@ -9,6 +9,7 @@ from lowrank import (
     data_loss,
     gradient_descent,
     initialise,
+    low_rank_bias,
     stationarity,
     window_alignment,
     window_stationarity,
@@ -78,3 +79,34 @@ def test_a_solution_without_window_is_refused(task, generator):
     run = gradient_descent(Objective(network, task, weight_decay=0.1), initialise(network, generator=generator), step_size=0.3, steps=2)
     with pytest.raises(ValueError, match="solution: expected one trained with window="):
         window_alignment(run)
+
+
+def test_low_rank_bias_against_numpy(task, generator):
+    network = Network((5, 4, 3, 1))
+    weights = initialise(network, members=2, generator=generator)
+    bias = low_rank_bias(Objective(network, task, weight_decay=0.1), weights)
+    x, y = task.x.numpy(), task.y.numpy()
+    for e in range(2):
+        a, b, c = (w[e].numpy() for w in weights)
+        m = y * (np.maximum(np.maximum(x @ a.T, 0) @ b.T, 0) @ c.T)[:, 0]
+        slope, lengths = 1 / (1 + np.exp(m)), np.linalg.norm(x, axis=1)
+        spectral, frobenius = (np.prod([np.linalg.norm(w, order) for w in (a, b, c)]) for order in (2, "fro"))
+        expected = (spectral / frobenius, (slope * m).mean(), slope.mean(), lengths.max(), slope @ lengths / slope.sum(), m.min(), frobenius)
+        found = (bias.spectral_ratio, bias.weighted_margin, bias.mean_slope, bias.radius, bias.effective_radius, bias.least_margin, bias.norm_product)
+        np.testing.assert_allclose([float(value[e]) for value in found], expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "activation, why",
+    [("tanh", "is not homogeneous, so S = "), ("gelu", "is not homogeneous"), ("relu2", "is not 1-Lipschitz")],
+)
+def test_low_rank_bias_refuses_what_its_theorem_does_not_cover(activation, why, task, generator):
+    network = Network((5, 4, 1), activation)
+    with pytest.raises(ValueError, match=f"network: expected activation relu, leaky_relu or linear, got {activation}, which {why}"):
+        low_rank_bias(Objective(network, task, weight_decay=0.1), initialise(network, generator=generator))
+
+
+def test_low_rank_bias_of_a_collapsed_member_is_nan(task):
+    network = Network((5, 4, 1))
+    dead = low_rank_bias(Objective(network, task, weight_decay=0.1), (torch.zeros(4, 5).double(), torch.zeros(1, 4).double()))
+    assert torch.isnan(dead.spectral_ratio) and float(dead.norm_product) == 0.0

@@ -9,10 +9,12 @@ from lowrank import (
     Task,
     accuracy,
     data_loss,
+    effective_radius,
     forward,
     initialise,
     loss_gradients,
     margins,
+    mean_slope,
     regularised_loss,
     residuals,
     weighted_margin,
@@ -117,6 +119,40 @@ def test_margins_and_weighted_margin_by_hand():
     m = np.array([0.5, -1.0])
     np.testing.assert_allclose(margins(objective, weights), m)
     assert abs(float(weighted_margin(objective, weights)) - np.mean(m / (1 + np.exp(m)))) < 1e-15
+
+
+def test_mean_slope_and_effective_radius_by_hand():
+    objective = Objective(Network((1, 1)), Task([[1.0], [2.0]], [1.0, -1.0]), weight_decay=0.0)
+    weights = (torch.tensor([[0.5]], dtype=torch.float64),)
+    slopes = 1 / (1 + np.exp([0.5, -1.0]))
+    assert abs(float(mean_slope(objective, weights)) - slopes.mean()) < 1e-15
+    assert abs(float(effective_radius(objective, weights)) - slopes @ [1.0, 2.0] / slopes.sum()) < 1e-15
+
+
+def test_mean_slope_against_autograd_and_effective_radius_between_least_and_largest(generator):
+    objective = problem(*CASES[0], "relu", generator)
+    weights = initialise(objective.network, members=2, scale=2.0, generator=generator)
+    m = margins(objective, weights).requires_grad_()
+    (slope,) = torch.autograd.grad(torch.nn.functional.softplus(-m).mean(-1).sum(), m)
+    torch.testing.assert_close(mean_slope(objective, weights), -slope.sum(-1), rtol=1e-13, atol=0)
+    lengths = objective.task.x.norm(dim=-1)
+    found = effective_radius(objective, weights)
+    assert (found > lengths.min()).all() and (found < lengths.max()).all()
+    torch.testing.assert_close(found, (-slope * lengths).sum(-1) / -slope.sum(-1), rtol=1e-13, atol=0)
+
+
+def test_effective_radius_survives_slopes_that_underflow():
+    objective = Objective(Network((1, 1)), Task([[1.0], [2.0]], [1.0, 1.0]), weight_decay=0.0)
+    weights = (torch.tensor([[2000.0]], dtype=torch.float64),)
+    assert float(mean_slope(objective, weights)) == 0.0
+    assert float(effective_radius(objective, weights)) == 1.0  # the shorter input has the smaller margin, and all the weight
+
+
+@pytest.mark.parametrize("quantity", [mean_slope, effective_radius])
+def test_slopes_are_of_the_logistic_loss_only(quantity, task):
+    objective = Objective(Network((5, 1)), task, weight_decay=0.0, loss="squared")
+    with pytest.raises(ValueError, match="loss: expected logistic, whose slope .* got squared"):
+        quantity(objective, (torch.zeros(1, 5).double(),))
 
 
 def test_accuracy_counts_and_calls_zero_wrong():

@@ -15,6 +15,7 @@ from lowrank import (
     nuclear_norm,
     numerical_rank,
     singular_values,
+    spectral_ratio,
     stable_rank,
     tail_norm,
 )
@@ -53,6 +54,15 @@ def test_a_zero_matrix_has_no_stable_rank_and_says_nan():
     zero = torch.zeros(2, 3, dtype=torch.float64)
     assert torch.isnan(stable_rank(zero)) and torch.isnan(effective_rank(zero))
     assert int(numerical_rank(zero, rtol=0.1)) == 0 and float(tail_norm(zero, 0)) == 0
+
+
+def test_spectral_ratio_is_the_product_of_norm_ratios(generator):
+    weights = initialise(Network((3, 4, 5, 2)), members=2, generator=generator)
+    for e in range(2):
+        product = np.prod([np.linalg.norm(w[e], 2) / np.linalg.norm(w[e]) for w in weights])
+        assert abs(float(spectral_ratio(weights)[e]) - product) < 1e-14
+    dead = (weights[0], torch.zeros_like(weights[1]), weights[2])
+    assert torch.isnan(spectral_ratio(dead)).all()
 
 
 def test_layer_quantities_by_hand(generator):
