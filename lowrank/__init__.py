@@ -1,7 +1,7 @@
 """Weight decay, low-rank bias and model merging: the theorems of arXiv 2502.17340, run.
 
 task → network → objective → training → solution → certificates → bounds → claims → figure.
-`figures` and `bounds` are imported by name; everything else is here.
+`figures`, `bounds` and `exact` are imported by name; everything else is here.
 """
 
 from .certificates import angles, stationarity, window_alignment, window_stationarity

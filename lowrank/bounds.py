@@ -63,6 +63,13 @@ def sum_of_two_layer_networks(cross_talk, forgetting, output_norms, remembered):
     return np.abs(cross_talk) + rho * norms * remembered
 
 
+def two_layer_excess(worth, weight_decay, radius):
+    """2 (G − λ)₊² / R²: bounds L_λ − min L_λ of a two-layer ReLU network from below, G = `worth` being the maximum of
+    |(1/n) Σ p_i y_i relu(u·x_i)| over unit vectors u with the network's slopes p_i = 1/(1+e^{m_i}), R = max ‖x_i‖."""
+    worth, decay, radius = map(np.asarray, (worth, weight_decay, radius))
+    return 2 * np.maximum(worth - decay, 0.0) ** 2 / radius**2
+
+
 def summed_rounding(terms, size):
     """terms · ε · size, ε = 2.2e-16: bounds the rounding error of a sum of that many terms of total absolute size
     `size`, to first order in ε (Higham 2002, §4.2). The tolerance of the identities in this book."""

@@ -32,7 +32,7 @@ import nbformat
 from nbval.plugin import IPyNbCell, nocolors
 
 STORY = "story"  # the figure that the index and the README show
-LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "seaborn", "ipykernel", "myst-nb")
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "cvxpy", "clarabel", "matplotlib", "seaborn", "ipykernel", "myst-nb")
 CELL_TIMEOUT = 600  # seconds
 # One thread a kernel: chapters already run side by side, and sums in one order give the same digits everywhere.
 KERNEL_ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}

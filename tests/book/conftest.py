@@ -26,6 +26,7 @@ CHAPTERS = [page for page in pages() if (BOOK / f"{page}.ipynb").is_file()]
 OTHER_PARAMETERS = {
     "theorems/alignment": {"weight_decay": 0.02, "members": 2, "width": 8, "samples": 20, "dimension": 6},
     "theorems/norm_preservation": {"weight_decay": 0.015, "members": 3, "width": 5, "samples": 12, "dimension": 6, "seed": 1},
+    "theorems/global_optimum": {"weight_decay": 0.02, "members": 3, "samples": 6, "seed": 2},
     "merging/digits": {"weight_decay": 0.02, "members": 4, "steps": 200, "width": 48, "seed": 2},
 }  # fmt: skip
 
