@@ -16,11 +16,13 @@ Weights = tuple[Tensor, ...]
 @dataclass(frozen=True)
 class Activation:
     """σ, and the chain rule `backward(signal, z)` = signal ⊙ σ′(z), which saves a pass over memory where σ′ is simple;
-    `degree` p where σ(az) = a^p σ(z) for every a > 0, None where σ is not homogeneous."""
+    `degree` p where σ(az) = a^p σ(z) for every a > 0, None where σ is not homogeneous; `slopes`, σ′ left and right of 0
+    where σ has a kink there, None where it has none."""
 
     value: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
     degree: int | None
+    slopes: tuple[float, float] | None = None
 
 
 _LEAK = 0.1
@@ -33,9 +35,9 @@ def _gelu_slope(z: Tensor) -> Tensor:
 # ReLU and leaky ReLU have no derivative at 0; like torch we take the one from the left. threshold_backward is the
 # kernel that torch's own ReLU uses, and ten times faster than masking.
 ACTIVATIONS = {
-    "relu": Activation(lambda z: z.clamp_min(0.0), lambda s, z: torch.ops.aten.threshold_backward(s, z, 0.0), 1),
+    "relu": Activation(lambda z: z.clamp_min(0.0), lambda s, z: torch.ops.aten.threshold_backward(s, z, 0.0), 1, (0.0, 1.0)),
     "leaky_relu": Activation(
-        lambda z: torch.where(z > 0, z, _LEAK * z), lambda s, z: torch.where(z > 0, s, _LEAK * s), 1
+        lambda z: torch.where(z > 0, z, _LEAK * z), lambda s, z: torch.where(z > 0, s, _LEAK * s), 1, (_LEAK, 1.0)
     ),
     "linear": Activation(lambda z: z, lambda s, z: s, 1),
     "relu2": Activation(lambda z: z.clamp_min(0.0) ** 2, lambda s, z: 2 * s * z.clamp_min(0.0), 2),

@@ -1,0 +1,415 @@
+"""Exact stationary points: from where descent stands to where the (generalised) gradient vanishes, by second-order steps.
+
+Gradient descent on a ReLU network ends in chatter across kinks, pre-activations that want to be exactly 0. `polish` goes
+the rest of the way: it merges what is one neuron in several copies, follows a smoothed activation to its sharp limit,
+reads off which pre-activations vanish, and solves the stationarity conditions with a multiplier for each of them.
+Smooth and linear networks need the second-order steps only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.func import grad, hessian, jacfwd
+
+from . import _require, kinks
+from .descent import Solution
+from .kinks import Piece, flat, unflat
+from .networks import ACTIVATIONS, Network, Weights, hidden_states
+from .objective import LOSSES, Objective, check_members
+from .spectra import layer_norms, numerical_rank
+from .tasks import Task
+
+SHARPENING = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # widths of the smoothed kink, in units of the mean |pre-activation|
+_ALIKE = 3e-2  # 1 − cos below which neurons of a run that has not settled count as one
+_SAME = 1e-6  # and at the end
+_NEGLIGIBLE = 1e-6  # share of the largest neuron's ‖row‖·‖column‖ below which a neuron is taken out
+
+
+@dataclass(frozen=True, eq=False)
+class Polished(Solution):
+    """Stationary points, one a member; what `polish` found, and how sure it is.
+
+    As a Solution: `weights` at full width, `saved` the given ones and these, `times` the second-order steps taken.
+    `status` per member: `converged`, `collapsed` (the point is 0, trivially stationary) or `max_steps`; `reason` (*E,)
+    says why one is not converged, and what to try. `distance` (*E,) is ‖θ − θ_given‖/‖θ_given‖; `residual` (*E,) the
+    largest entry of the stationarity conditions. Tuples over the members, in C order (one entry without members' axes):
+    `compact`, the weights with merged neurons as one and vanished ones left out; `kinks`, int64 (a, 3) with columns
+    layer (from 0), neuron of the compact network, sample, where the pre-activation is 0; `gates` (a,), the slope of σ
+    that stationarity asks for at each; `multipliers` (a,), gate times back-propagated signal; `shares`, the matrices C_k
+    (m_k, compact width) with orthonormal columns and W_k = C_k W_k^compact C_{k−1}ᵀ. `field` (*E,): "smooth" without
+    kinks; "clarke" where the kinks' gradients are independent, so that every choice of gates is an element of Clarke's
+    generalised gradient; "conservative" where they are dependent or not all could be resolved, and only identities that
+    hold for any gates are safe.
+    """
+
+    compact: tuple[Weights, ...] = ()
+    kinks: tuple[Tensor, ...] = ()
+    gates: tuple[Tensor, ...] = ()
+    multipliers: tuple[Tensor, ...] = ()
+    shares: tuple[Weights, ...] = ()
+    field: np.ndarray | None = None
+    reason: np.ndarray | None = None
+    distance: Tensor | None = None
+    residual: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """One network on its way: compact `weights`, the `shares` that lift them to full width, and in the end its piece."""
+
+    weights: Weights
+    shares: Weights
+    piece: Piece | None = None
+    steps: int = 0
+    field: str = "smooth"
+    reason: str = ""
+
+
+def polish(objective: Objective, weights: Weights, *, tolerance: float = 1e-12) -> Polished:
+    """The stationary point that second-order steps reach from `weights`, for every member: ∇L + λW = 0, where ∇L is an
+    element of the generalised gradient at kinks.
+
+    Works for every activation. Neurons of a ReLU or leaky ReLU network that have become copies of one are treated as
+    one, neurons that have all but vanished are set to 0, linear networks are reduced to the rank that they have; the
+    result has full width again. It is *a* stationary point near the given weights, not their limit: `distance` says how
+    far. Converged means that every entry of the conditions is below `tolerance` · (1 + λ max|W|), and, with kinks,
+    that all gates lie between the slopes of σ and all other pre-activations on their side. Members that do not get there
+    are reported, with a reason. Raises ValueError for λ = 0, under which there need be no stationary point at all, and
+    for weights that are not finite.
+    """
+    network = _require.instance("objective", objective, Objective).network
+    check_members(objective, weights)
+    weights = tuple(_require.tensor(f"W_{k}", w) for k, w in enumerate(weights, start=1))
+    _require.number("tolerance", tolerance, above=0.0)
+    if not bool((objective.weight_decay > 0).all()):
+        raise ValueError("weight_decay: expected numbers > 0, since without decay no stationary point need exist, got 0")
+    members = weights[0].shape[:-2]
+    alone = split_objective(objective, members)
+    found = [
+        _polish_one(one, own, tolerance)
+        for one, own in zip(alone, zip(*(w.reshape(-1, *w.shape[-2:]) for w in weights)))
+    ]
+    empty = torch.zeros(0, dtype=torch.float64)
+    lifted = tuple(
+        torch.stack([_lift(m)[k] for m in found]).reshape(*members, *w.shape[-2:]) for k, w in enumerate(weights)
+    )
+    residual = torch.tensor([_residual(o, m) for o, m in zip(alone, found)], dtype=torch.float64)
+    start, moved = layer_norms(weights), layer_norms(tuple(a - b for a, b in zip(lifted, weights)))
+    words = ["collapsed" if m.reason.startswith("collapsed") else "max_steps" if m.reason else "converged" for m in found]
+    return Polished(
+        objective=objective,
+        weights=lifted,
+        times=torch.tensor([0, max(m.steps for m in found)]),
+        saved=tuple(torch.stack([given, end]) for given, end in zip(weights, lifted)),
+        window_mean=None,
+        status=np.array(words, dtype="<U9").reshape(members),
+        stats={"tolerance": tolerance, "steps": torch.tensor([m.steps for m in found]).reshape(members)},
+        compact=tuple(m.weights for m in found),
+        kinks=tuple(m.piece.listed() if m.piece else torch.zeros(0, 3, dtype=torch.int64) for m in found),
+        gates=tuple(flat(kinks.gates(o, m.piece))[m.piece.mask] if m.piece else empty for o, m in zip(alone, found)),
+        multipliers=tuple(flat(m.piece.multipliers)[m.piece.mask] if m.piece else empty for m in found),
+        shares=tuple(m.shares for m in found),
+        field=np.array([m.field for m in found]).reshape(members),
+        reason=np.array([m.reason for m in found]).reshape(members),
+        distance=torch.linalg.vector_norm(moved, dim=-1) / torch.linalg.vector_norm(start, dim=-1),
+        residual=residual.reshape(members),
+    )
+
+
+def split_objective(objective: Objective, members: tuple[int, ...]) -> list[Objective]:
+    """The objective of each member alone, in C order."""
+    count = int(np.prod(members))
+    decays = objective.weight_decay.expand(members).reshape(-1)
+    task = objective.task
+
+    def rows(data: Tensor, axes: int) -> Tensor:
+        return data.expand(*members, *data.shape[data.ndim - axes :]).reshape(count, *data.shape[data.ndim - axes :])
+
+    axes = 2 if task.kind == "targets" else 1
+    tasks = [task] * count if task.x.ndim == 2 else [Task(x, y) for x, y in zip(rows(task.x, 2), rows(task.y, axes))]
+    return [
+        Objective(objective.network, own, weight_decay=decay, loss=objective.loss) for own, decay in zip(tasks, decays)
+    ]
+
+
+def _polish_one(objective: Objective, weights: Weights, tolerance: float) -> _Member:
+    network, activation = objective.network, ACTIVATIONS[objective.network.activation]
+    member = _reduced(network, weights)
+    if member is None:
+        return _collapsed(weights)
+    if activation.slopes is None or network.depth == 1:
+        member = _minimised(objective, member, activation.value, tolerance=0.0)
+        return _finished(objective, member, weights, tolerance)
+    member = _merged(member, _ALIKE)
+    hidden = hidden_states(network, member.weights, objective.task.x)[0][:-1]
+    scale = float(flat(hidden).abs().mean())
+    for sharpness in SHARPENING:
+        member = _followed(objective, member, scale, sharpness)
+        if member is None:
+            return _collapsed(weights)
+    member = _merged(member, _SAME)
+    member = _resolved(objective, replace(member, piece=_read_off(objective, member.weights, scale * SHARPENING[-1])))
+    return _finished(objective, member, weights, tolerance)
+
+
+# ---- fewer neurons -----------------------------------------------------------------------------------------------------
+
+
+def _reduced(network: Network, weights: Weights) -> _Member | None:
+    """The same function with fewer neurons: the numerical rank of a linear network, else without vanished neurons; None
+    where nothing is left."""
+    identity = [torch.eye(width, dtype=torch.float64) for width in network.widths]
+    if not all(bool(w.any()) for w in weights):
+        return None
+    if network.activation != "linear" or network.depth == 1:
+        return _pruned(_Member(tuple(w.clone() for w in weights), tuple(identity)))
+    # at rest neighbouring layers are balanced, so all have one rank, which none exceeds
+    rank = min(*network.widths, max(int(numerical_rank(w, rtol=1e-4)) for w in weights))
+    bases = [torch.linalg.svd(w, full_matrices=False).U[:, :rank] for w in weights[:-1]]
+    shares = (identity[0], *bases, identity[-1])
+    compact = tuple(after.mT @ w @ before for w, before, after in zip(weights, shares, shares[1:]))
+    return _Member(compact, shares)
+
+
+def _pruned(member: _Member) -> _Member | None:
+    for k in range(len(member.weights) - 1):
+        size = _sizes(member.weights, k)
+        groups = [[j] for j in torch.nonzero(size > _NEGLIGIBLE * size.max()).flatten().tolist()]
+        if not groups:
+            return None
+        member = _regrouped(member, k, groups)
+    return member
+
+
+def _merged(member: _Member, alike: float) -> _Member:
+    """Neurons whose rows and columns point the same way become one, and vanished ones go: for slopes that do not depend on
+    the size of z, Σ_j c_j σ(r_j·h) = c σ(r·h) with c rᵀ = Σ_j c_j r_jᵀ."""
+    for k in range(len(member.weights) - 2, -1, -1):
+        rows, columns = (torch.nn.functional.normalize(a, dim=1) for a in (member.weights[k], member.weights[k + 1].mT))
+        close = (rows @ rows.mT > 1 - alike) & (columns @ columns.mT > 1 - alike)
+        size = _sizes(member.weights, k)
+        left, groups = size > _NEGLIGIBLE * size.max(), []
+        for j in size.argsort(descending=True).tolist():
+            if left[j]:
+                chosen = close[j] & left
+                chosen[j] = True
+                groups.append(torch.nonzero(chosen).flatten().tolist())
+                left = left & ~chosen
+        member = _regrouped(member, k, groups)
+    return member
+
+
+def _sizes(weights: Weights, k: int) -> Tensor:
+    return torch.linalg.vector_norm(weights[k], dim=1) * torch.linalg.vector_norm(weights[k + 1], dim=0)
+
+
+def _regrouped(member: _Member, k: int, groups: list[list[int]]) -> _Member:
+    """`member` with one neuron of hidden layer k for each group, of equal norm on its way in and out where it is merged."""
+    into, out_of, share = member.weights[k], member.weights[k + 1], member.shares[k + 1]
+    size = _sizes(member.weights, k)
+    new_rows, new_columns, new_shares = [], [], []
+    for group in groups:
+        if len(group) == 1:
+            new_rows.append(into[group[0]])
+            new_columns.append(out_of[:, group[0]])
+            new_shares.append(share[:, group[0]])
+            continue
+        u, s, vh = torch.linalg.svd(out_of[:, group] @ into[group], full_matrices=False)
+        sign = torch.sign(vh[0] @ into[group].sum(0))
+        new_rows.append(s[0].sqrt() * sign * vh[0])
+        new_columns.append(s[0].sqrt() * sign * u[:, 0])
+        new_shares.append(share[:, group] @ (size[group] / size[group].sum()).sqrt())
+    weights, shares = list(member.weights), list(member.shares)
+    weights[k], weights[k + 1] = torch.stack(new_rows), torch.stack(new_columns, dim=1)
+    shares[k + 1] = torch.stack(new_shares, dim=1)
+    return replace(member, weights=tuple(weights), shares=tuple(shares))
+
+
+def _lift(member: _Member) -> Weights:
+    return tuple(
+        after @ w @ before.mT for w, before, after in zip(member.weights, member.shares, member.shares[1:])
+    )
+
+
+def _collapsed(weights: Weights) -> _Member:
+    zeros = tuple(torch.zeros_like(w) for w in weights)
+    shares = tuple(torch.eye(size, dtype=torch.float64) for size in (weights[0].shape[1], *(len(w) for w in weights)))
+    reason = "collapsed to 0, which is stationary and says nothing: take a smaller weight_decay or a larger start"
+    return _Member(zeros, shares, reason=reason)
+
+
+# ---- minimisation of a smooth objective --------------------------------------------------------------------------------
+
+
+def _followed(objective: Objective, member: _Member, scale: float, sharpness: float) -> _Member | None:
+    """The minimum near `member` with σ smoothed over sharpness · scale, merging copies on the way; None where nothing is
+    left."""
+    low, high = ACTIVATIONS[objective.network.activation].slopes
+    width, tolerance = sharpness * scale, 1e-10 if sharpness == SHARPENING[-1] else 1e-5
+
+    def activate(z: Tensor) -> Tensor:  # low·z + (high − low)·softplus; written so that two derivatives stay finite
+        smooth = z.clamp_min(0.0) + width * torch.log1p(torch.exp(-(z / width).abs()))
+        return low * z + (high - low) * smooth
+
+    if sharpness == SHARPENING[0]:
+        member = _descended(objective, member, activate)
+    alike = min(1e-2, max(10 * sharpness, 1e-4))
+    for _ in range(40):
+        member = _minimised(objective, member, activate, tolerance=tolerance, steps=6)
+        merged = _merged(member, alike)
+        if not merged.weights[0].any():
+            return None
+        if [w.shape for w in merged.weights] == [w.shape for w in member.weights] and not member.reason:
+            return member
+        member = merged
+    return member
+
+
+def _loss(objective: Objective, shapes, activate: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """L_λ as a function of the flat parameters, with `activate` for σ."""
+
+    def loss(theta: Tensor) -> Tensor:
+        h = objective.task.x.mT
+        *hidden, last = unflat(theta, shapes)
+        for w in hidden:
+            h = activate(w @ h)
+        value = LOSSES[objective.loss].value((last @ h).mT, objective.targets).mean()
+        return value + objective.weight_decay / 2 * theta.square().sum()
+
+    return loss
+
+
+def _descended(objective: Objective, member: _Member, activate) -> _Member:
+    """L-BFGS, cheap while there are many neurons: enough for copies to come together."""
+    shapes = [w.shape for w in member.weights]
+    loss = _loss(objective, shapes, activate)
+
+    def value_and_gradient(point):
+        theta = torch.tensor(point, requires_grad=True)
+        value = loss(theta)
+        (gradient,) = torch.autograd.grad(value, theta)
+        return value.item(), gradient.numpy()
+
+    end = minimize(
+        value_and_gradient, flat(member.weights).numpy(), jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 0.0}
+    )
+    return _merged(replace(member, weights=unflat(torch.as_tensor(end.x), shapes)), _ALIKE)
+
+
+def _minimised(objective: Objective, member: _Member, activate, *, tolerance: float, steps: int = 200) -> _Member:
+    """Newton's method with decrease: eigenvalues of the Hessian in absolute value, so that it leaves saddles, and not below
+    1e-12 of the largest, so that directions of symmetry do no harm. `reason` says if ‖gradient‖ stays above `tolerance`;
+    0 asks for as far as rounding allows."""
+    shapes = [w.shape for w in member.weights]
+    loss = _loss(objective, shapes, activate)
+    slope, curvature = grad(loss), hessian(loss)
+    theta = flat(member.weights)
+    value, gradient = loss(theta), slope(theta)
+    taken = 0
+    while gradient.norm() > tolerance and taken < steps:
+        eigenvalues, vectors = torch.linalg.eigh(curvature(theta))
+        size = eigenvalues.abs()
+        step = vectors @ ((vectors.mT @ gradient) / size.clamp_min(1e-12 * size.max()))
+        expected = gradient @ step
+        # where the decrease is below what the loss can resolve, the gradient decides
+        resolved = expected > 1e-12 * value.abs()
+        for halvings in range(40):
+            trial = theta - step / 2**halvings
+            trial_value, trial_gradient = loss(trial), slope(trial)
+            better = trial_value <= value - 1e-4 * expected / 2**halvings if resolved else trial_gradient.norm() < 0.9 * gradient.norm()
+            if better or not resolved:
+                break
+        if not better:
+            break
+        theta, value, gradient, taken = trial, trial_value, trial_gradient, taken + 1
+    reason = "" if gradient.norm() <= tolerance or tolerance == 0 else f"not converged: gradient {gradient.norm():.1e}"
+    return replace(member, weights=unflat(theta, shapes), steps=member.steps + taken, reason=reason)
+
+
+# ---- the sharp kinks ---------------------------------------------------------------------------------------------------
+
+
+def _read_off(objective: Objective, weights: Weights, width: float) -> Piece:
+    """The piece that a minimum smoothed over `width` lies next to: a slope off its limits by more than e^−30 is a kink."""
+    low, high = ACTIVATIONS[objective.network.activation].slopes
+    piece = kinks.piece_at(objective, weights, 30 * width)
+    before = hidden_states(objective.network, weights, objective.task.x)[0]
+    multipliers = list(piece.multipliers)
+    for k in range(len(multipliers) - 1, -1, -1):  # from the top: what arrives has passed the layers above
+        arriving = kinks.signals(objective, replace(piece, multipliers=tuple(multipliers)), before[-1])[1]
+        softened = low + (high - low) * torch.sigmoid(before[k] / width)
+        multipliers[k] = (softened * arriving[k]).masked_fill(~piece.kinks[k], 0.0)
+    return replace(piece, multipliers=tuple(multipliers))
+
+
+def _resolved(objective: Objective, member: _Member) -> _Member:
+    """Newton on the conditions; kinks whose gate leaves the slopes of σ are let go, pre-activations that change side become
+    kinks, and the conditions are solved again."""
+    low, high = ACTIVATIONS[objective.network.activation].slopes
+    for _ in range(30):
+        member = _newton(objective, member)
+        piece = member.piece
+        hidden = kinks.states(objective, piece)[0][:-1]
+        gates = kinks.gates(objective, piece)
+        released = [k & ((g < low) | (g > high)) for k, g in zip(piece.kinks, gates)]
+        caught = [
+            ~k & (torch.sign(z) != torch.sign(s - (low + high) / 2)) for k, z, s in zip(piece.kinks, hidden, piece.slopes)
+        ]
+        if not any(bool(changed.any()) for changed in (*released, *caught)):
+            return member
+        now = tuple((k & ~r) | c for k, r, c in zip(piece.kinks, released, caught))
+        slopes = tuple(
+            torch.where(r, low + (high - low) * (g > high).to(s.dtype), s).masked_fill(k, 0.0)
+            for k, r, g, s in zip(now, released, gates, piece.slopes)
+        )
+        multipliers = tuple(m.masked_fill(~k, 0.0) for k, m in zip(now, piece.multipliers))
+        member = replace(member, piece=Piece(piece.weights, now, slopes, multipliers))
+    reason = "infeasible gate: no set of kinks was found whose gates all lie within the slopes of σ; start from a longer descent"
+    return replace(member, reason=reason, field="conservative")
+
+
+def _newton(objective: Objective, member: _Member) -> _Member:
+    """As far down as rounding allows, with the field that the kinks' gradients ∂z_a/∂θ make."""
+    evaluate = kinks.conditions(objective, member.piece)
+    unknowns = member.piece.unknowns
+    value, taken = evaluate(unknowns), 0
+    for _ in range(30):
+        step = torch.linalg.lstsq(jacfwd(evaluate)(unknowns), value[:, None], driver="gelsd").solution[:, 0]
+        trial_value = evaluate(unknowns - step)
+        if not trial_value.norm() < 0.9 * value.norm():
+            break
+        unknowns, value, taken = unknowns - step, trial_value, taken + 1
+    piece = member.piece.at(unknowns)
+    size = sum(w.numel() for w in piece.weights)
+    slants = jacfwd(evaluate)(unknowns)[size:, :size]
+    dependent = len(slants) and int(torch.linalg.matrix_rank(slants, rtol=1e-9)) < len(slants)
+    field = "conservative" if dependent else "clarke" if len(slants) else "smooth"
+    return replace(member, weights=piece.weights, piece=piece, field=field, steps=member.steps + taken)
+
+
+def _finished(objective: Objective, member: _Member, given: Weights, tolerance: float) -> _Member:
+    """`member` with a reason where it is not what was asked for."""
+    if member.reason:
+        return member
+    largest = max(w.abs().max() for w in member.weights)
+    if largest < 1e-6:
+        return _collapsed(given)
+    residual, allowed = _residual(objective, member), tolerance * (1 + float(objective.weight_decay * largest))
+    if residual > allowed:
+        reason = f"not converged: residual {residual:.1e}, above {allowed:.1e}; start from a longer descent"
+        return replace(member, reason=reason)
+    return member
+
+
+def _residual(objective: Objective, member: _Member) -> float:
+    """Largest entry of the conditions."""
+    if member.piece is not None:
+        return kinks.conditions(objective, member.piece)(member.piece.unknowns).abs().max().item()
+    loss = _loss(objective, [w.shape for w in member.weights], ACTIVATIONS[objective.network.activation].value)
+    return grad(loss)(flat(member.weights)).abs().max().item()
