@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -12,11 +12,13 @@ from lowrank import (
     Objective,
     Task,
     bounds,
+    exact,
     forward,
     gradient_descent,
     initialise,
     merge,
     norm_gaps,
+    regularised_loss,
     stationarity,
     weighted_margin,
     window_stationarity,
@@ -152,6 +154,27 @@ def test_sum_of_two_layer_networks_for_any_input_off_the_training_span(problem, 
 def test_sum_of_two_layer_networks_is_attained_by_one_neuron():
     # u_A = u_B = 1, W_A x = 2, W_B x = 3: f_{A+B} − f_A = 2·5 − 2 = 8 = 2 (cross-talk) + 2·3.
     assert float(bounds.sum_of_two_layer_networks(2.0, 1.0, 2.0, 3.0)) == 8.0
+
+
+@settings(max_examples=25)
+@given(problems)
+def test_two_layer_excess_at_any_point(problem):
+    problem = {**problem, "depth": 2, "d": min(problem["d"], 3)}
+    objective, weights = draw(**problem)
+    x, y, n = objective.task.x, objective.task.y, problem["n"]
+    p = torch.sigmoid(-y * forward(objective.network, weights, x)[..., 0])
+    worth = [exact.two_layer_relu_correlation(x, y.numpy() * row) / n for row in p.numpy()]
+    bound = bounds.two_layer_excess(worth, problem["decay"], float(torch.linalg.vector_norm(x, dim=1).max()))
+    excess = regularised_loss(objective, weights) - exact.two_layer_relu_program(x, y, problem["decay"]).value
+    assert (excess.numpy() >= bound - 1e-12).all()
+
+
+def test_two_layer_excess_is_an_equality_in_the_limit():
+    # One input of norm 2 and the zero network, G = 1: log 2 − P* tends to the bound as λ tends to 1 from below.
+    for decay, near in ((0.9, 2e-2), (0.99, 2e-4)):
+        excess = np.log(2) - exact.two_layer_relu_program([[2.0]], [1.0], decay).value
+        assert excess == pytest.approx(float(bounds.two_layer_excess(1.0, decay, 2.0)), rel=near)
+    assert float(bounds.two_layer_excess(0.5, 0.6, 2.0)) == 0.0
 
 
 def test_summed_rounding_covers_an_adversarial_sum():
