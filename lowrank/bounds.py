@@ -177,6 +177,11 @@ def two_layer_loss_floor(weight_decay, threshold, squared_norm):
     """
     decay, threshold, square = map(np.asarray, (weight_decay, threshold, squared_norm))
     return np.log(2) + (decay - threshold) * square / 2
+def two_layer_excess(worth, weight_decay, radius):
+    """2 (G − λ)₊² / R²: bounds L_λ − min L_λ of a two-layer ReLU network from below, G = `worth` being the maximum of
+    |(1/n) Σ p_i y_i relu(u·x_i)| over unit vectors u with the network's slopes p_i = 1/(1+e^{m_i}), R = max ‖x_i‖."""
+    worth, decay, radius = map(np.asarray, (worth, weight_decay, radius))
+    return 2 * np.maximum(worth - decay, 0.0) ** 2 / radius**2
 
 
 def summed_rounding(terms, size):

@@ -7,6 +7,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import entr, expit, lambertw
 
+from .convex import TwoLayerOptimum, two_layer_relu_correlation, two_layer_relu_program, two_layer_relu_threshold
+
 _BRANCHES = ("minimum", "global")
 
 
@@ -221,27 +223,6 @@ def linear_collapse_threshold(x, y) -> float:
     return float(np.linalg.norm(y @ x / len(y)) / 2)
 
 
-def relu_collapse_threshold(x, y) -> float:
-    """½ max_{‖u‖=1} |(1/n) Σ_i y_i relu(⟨u, x_i⟩)|: the same λ for a two-layer ReLU network of any width, on the line and in
-    the plane, x (n, 1) or (n, 2).
-
-    Between neighbouring directions at right angles to an input the sum is ⟨u, v⟩ with a constant v, largest at u = v/‖v‖ or
-    at an end: all of these are tried. Raises ValueError for d ≥ 3: there take `relu_collapse_bracket`.
-    """
-    x, y = _labelled(x, y)
-    if x.shape[1] > 2:
-        raise ValueError(f"x: expected inputs of dimension 1 or 2, got {x.shape[1]}; take relu_collapse_bracket")
-    if x.shape[1] == 1:
-        candidates = np.array([[1.0], [-1.0]])
-    else:
-        crossings = np.arctan2(x[:, 1], x[:, 0])[:, None] + np.pi / 2 * np.array([1, -1])
-        ends = np.sort(np.unique(np.mod(crossings, 2 * np.pi)))
-        middles = (ends + np.append(ends[1:], ends[0] + 2 * np.pi)) / 2
-        interior = _active_sum(_directions(middles), x, y)
-        candidates = np.concatenate([_directions(ends), interior, -interior])
-    return float(np.abs(_mean_output(_normalised(candidates), x, y)).max() / 2)
-
-
 def relu_collapse_bracket(x, y, *, rng: np.random.Generator, starts: int = 200, steps: int = 200) -> tuple[float, float]:
     """(lower, upper) limits on ½ max_{‖u‖=1} |(1/n) Σ_i y_i relu(⟨u, x_i⟩)| in any dimension; x (n, d).
 
@@ -269,10 +250,6 @@ def _mean_output(u, x, y):
 def _active_sum(u, x, y):
     """(1/n) Σ_{i: ⟨u, x_i⟩ > 0} y_i x_i for every row u: the gradient of the above."""
     return ((u @ x.T > 0) * y) @ x / len(y)
-
-
-def _directions(angles):
-    return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
 
 
 def _normalised(rows):

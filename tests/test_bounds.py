@@ -253,6 +253,27 @@ def test_sum_of_two_layer_networks_is_attained_by_one_neuron():
     assert float(bounds.sum_of_two_layer_networks(2.0, 1.0, 2.0, 3.0)) == 8.0
 
 
+@settings(max_examples=25)
+@given(problems)
+def test_two_layer_excess_at_any_point(problem):
+    problem = {**problem, "depth": 2, "d": min(problem["d"], 3)}
+    objective, weights = draw(**problem)
+    x, y, n = objective.task.x, objective.task.y, problem["n"]
+    p = torch.sigmoid(-y * forward(objective.network, weights, x)[..., 0])
+    worth = [exact.two_layer_relu_correlation(x, y.numpy() * row) / n for row in p.numpy()]
+    bound = bounds.two_layer_excess(worth, problem["decay"], float(torch.linalg.vector_norm(x, dim=1).max()))
+    excess = regularised_loss(objective, weights) - exact.two_layer_relu_program(x, y, problem["decay"]).value
+    assert (excess.numpy() >= bound - 1e-12).all()
+
+
+def test_two_layer_excess_is_an_equality_in_the_limit():
+    # One input of norm 2 and the zero network, G = 1: log 2 − P* tends to the bound as λ tends to 1 from below.
+    for decay, near in ((0.9, 2e-2), (0.99, 2e-4)):
+        excess = np.log(2) - exact.two_layer_relu_program([[2.0]], [1.0], decay).value
+        assert excess == pytest.approx(float(bounds.two_layer_excess(1.0, decay, 2.0)), rel=near)
+    assert float(bounds.two_layer_excess(0.5, 0.6, 2.0)) == 0.0
+
+
 def test_summed_rounding_covers_an_adversarial_sum():
     terms = np.array([1.0] + [2.0**-53] * 10_000)  # each small one is lost when added to 1
     naive = 0.0
@@ -395,7 +416,7 @@ def test_each_step_from_inside_the_basin_goes_inwards(problem, activation, share
 def test_loss_of_two_layers_stays_above_its_floor(problem, activation):
     objective, weights = draw(**{**problem, "depth": 2, "d": min(problem["d"], 2)}, activation=activation)
     x, y = objective.task.x.numpy(), objective.task.y.numpy()
-    threshold = exact.linear_collapse_threshold(x, y) if activation == "linear" else exact.relu_collapse_threshold(x, y)
+    threshold = exact.linear_collapse_threshold(x, y) if activation == "linear" else exact.two_layer_relu_threshold(x, y)
     for scale in (1e-3, 0.1, 1.0):
         point = tuple(scale * w for w in weights)
         square = (layer_norms(point) ** 2).sum(-1)

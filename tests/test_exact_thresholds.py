@@ -35,7 +35,7 @@ def test_linear_threshold_is_where_the_hessian_at_zero_loses_its_last_negative_e
 @given(draws)
 def test_relu_threshold_in_the_plane_against_a_grid_of_directions(problem):
     x, y, _ = draw(**problem)
-    threshold = exact.relu_collapse_threshold(x, y)
+    threshold = exact.two_layer_relu_threshold(x, y)
     angle = np.linspace(0, 2 * np.pi, 40_001)
     u = np.stack([np.cos(angle), np.sin(angle)])
     grid = np.abs(y @ np.maximum(x @ u, 0)).max() / len(y) / 2
@@ -44,10 +44,10 @@ def test_relu_threshold_in_the_plane_against_a_grid_of_directions(problem):
 
 
 def test_relu_threshold_by_hand():
-    assert exact.relu_collapse_threshold([[3.0], [-4.0]], [1, -1]) == 1.0  # u = −1: |−4|/2/2
-    assert exact.relu_collapse_threshold([[3.0, 4.0]], [1]) == pytest.approx(2.5, rel=1e-15)
+    assert exact.two_layer_relu_threshold([[3.0], [-4.0]], [1, -1]) == 1.0  # u = −1: |−4|/2/2
+    assert exact.two_layer_relu_threshold([[3.0, 4.0]], [1]) == pytest.approx(2.5, rel=1e-15)
     # two opposite inputs of one label: no direction sees both
-    assert exact.relu_collapse_threshold([[1.0, 0.0], [-1.0, 0.0]], [1, 1]) == pytest.approx(0.25, rel=1e-15)
+    assert exact.two_layer_relu_threshold([[1.0, 0.0], [-1.0, 0.0]], [1, 1]) == pytest.approx(0.25, rel=1e-15)
     assert exact.linear_collapse_threshold([[1.0, 0.0], [-1.0, 0.0]], [1, 1]) == 0.0
 
 
@@ -55,7 +55,7 @@ def test_relu_threshold_by_hand():
 def test_bracket_holds_the_exact_threshold(problem):
     x, y, rng = draw(**problem)
     lower, upper = exact.relu_collapse_bracket(x, y, rng=rng, starts=20, steps=50)
-    threshold = exact.relu_collapse_threshold(x, y)
+    threshold = exact.two_layer_relu_threshold(x, y)
     assert lower <= threshold * (1 + 1e-12) <= upper * (1 + 1e-12) ** 2
     assert lower >= 0.9 * threshold  # an ascent worth its name: steps of 1/√50 rad at the end
 
@@ -70,7 +70,7 @@ def test_bracket_closes_where_one_class_lies_on_one_axis(generator):
 @pytest.mark.parametrize("activation", ["linear", "relu"])
 def test_networks_collapse_above_the_threshold_and_leave_zero_below(activation, generator):
     x, y, _ = draw(3, 12)
-    find = exact.linear_collapse_threshold if activation == "linear" else exact.relu_collapse_threshold
+    find = exact.linear_collapse_threshold if activation == "linear" else exact.two_layer_relu_threshold
     threshold = find(x, y)
     decays = threshold * torch.tensor([[0.95], [1.05]], dtype=torch.float64)
     objective = Objective(Network((2, 12, 1), activation), Task(x, y), weight_decay=decays)
@@ -84,7 +84,6 @@ def test_networks_collapse_above_the_threshold_and_leave_zero_below(activation, 
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: exact.relu_collapse_threshold(np.ones((2, 3)), [1, -1]), "x: expected inputs of dimension 1 or 2, got 3"),
         (lambda: exact.linear_collapse_threshold(np.ones((2, 3)), [1, 0]), "y: expected labels -1 or [+]1, got 0"),
         (lambda: exact.linear_collapse_threshold(np.ones((2, 3)), [1]), "x: expected .n, d. with labels y .n,., got .2, 3. and .1,."),
         (lambda: exact.linear_collapse_threshold([[np.nan]], [1]), "x: expected finite numbers"),
