@@ -223,40 +223,6 @@ def linear_collapse_threshold(x, y) -> float:
     return float(np.linalg.norm(y @ x / len(y)) / 2)
 
 
-def relu_collapse_bracket(x, y, *, rng: np.random.Generator, starts: int = 200, steps: int = 200) -> tuple[float, float]:
-    """(lower, upper) limits on ½ max_{‖u‖=1} |(1/n) Σ_i y_i relu(⟨u, x_i⟩)| in any dimension; x (n, d).
-
-    The maximum is not concave. Lower: the best point of projected subgradient ascent from `starts` random directions. Upper:
-    only one class counts, and (1/n) Σ relu(⟨u, x_i⟩) ≤ √n_c ‖X_c‖₂/n over its n_c inputs.
-    """
-    x, y = _labelled(x, y)
-    best = 0.0
-    for sign in (1.0, -1.0):
-        u = _normalised(rng.standard_normal((starts, x.shape[1])))
-        for step in range(steps):
-            slope = _active_sum(u, x, sign * y)
-            size = np.linalg.norm(slope, axis=1, keepdims=True)
-            u = _normalised(u + slope / np.where(size > 0, size, 1.0) / (1 + step) ** 0.5)
-            best = max(best, float((sign * _mean_output(u, x, y)).max()))
-    upper = max(len(part) ** 0.5 * np.linalg.norm(part, 2) if len(part) else 0.0 for part in (x[y > 0], x[y < 0]))
-    return best / 2, float(upper) / len(y) / 2
-
-
-def _mean_output(u, x, y):
-    """(1/n) Σ_i y_i relu(⟨u, x_i⟩) for every row u."""
-    return np.maximum(u @ x.T, 0.0) @ y / len(y)
-
-
-def _active_sum(u, x, y):
-    """(1/n) Σ_{i: ⟨u, x_i⟩ > 0} y_i x_i for every row u: the gradient of the above."""
-    return ((u @ x.T > 0) * y) @ x / len(y)
-
-
-def _normalised(rows):
-    size = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows[size[:, 0] > 0] / size[size[:, 0] > 0][:, :1]
-
-
 def _labelled(x, y):
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 2 or y.shape != x.shape[:1] or 0 in x.shape:

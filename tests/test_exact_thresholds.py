@@ -51,22 +51,6 @@ def test_relu_threshold_by_hand():
     assert exact.linear_collapse_threshold([[1.0, 0.0], [-1.0, 0.0]], [1, 1]) == 0.0
 
 
-@given(draws)
-def test_bracket_holds_the_exact_threshold(problem):
-    x, y, rng = draw(**problem)
-    lower, upper = exact.relu_collapse_bracket(x, y, rng=rng, starts=20, steps=50)
-    threshold = exact.two_layer_relu_threshold(x, y)
-    assert lower <= threshold * (1 + 1e-12) <= upper * (1 + 1e-12) ** 2
-    assert lower >= 0.9 * threshold  # an ascent worth its name: steps of 1/√50 rad at the end
-
-
-def test_bracket_closes_where_one_class_lies_on_one_axis(generator):
-    x, rng = np.zeros((4, 5)), np.random.default_rng(0)
-    x[:, 0] = 2.0
-    lower, upper = exact.relu_collapse_bracket(x, np.ones(4), rng=rng)
-    assert lower == pytest.approx(1.0, rel=1e-3) and upper == pytest.approx(1.0, rel=1e-12)
-
-
 @pytest.mark.parametrize("activation", ["linear", "relu"])
 def test_networks_collapse_above_the_threshold_and_leave_zero_below(activation, generator):
     x, y, _ = draw(3, 12)
