@@ -96,7 +96,7 @@ def enclose(objective: Objective, polished: Polished) -> Enclosure:
 
     def shaped(values) -> Tensor:
         stacked = torch.tensor(np.array(values), dtype=torch.float64)
-        return stacked.reshape(*members, *stacked.shape[1:])
+        return stacked.reshape(members + stacked.shape[1:])
 
     return Enclosure(
         exists=np.array(exists).reshape(members),
@@ -235,18 +235,18 @@ class _System:
 
 def _check_sides(system: _System) -> None:
     """Off the kinks pre-activations keep the side of their slope, and on them gates lie inside, for the whole box."""
-    if system.range[0] == system.range[1]:
-        return
-    for z, b, m, mask in zip(system.before, system.arriving, system.multipliers, system.piece.kinks):
-        low, high = system.range
+    low, high = system.range
+    layers = zip(system.before, system.arriving, system.multipliers, system.piece.kinks, system.piece.slopes)
+    for z, b, m, mask, slopes in layers:
         for a, row in enumerate(mask.tolist()):
             for i, kink in enumerate(row):
                 if kink:
                     gate = m[a, i] / b[a, i]
                     if not (gate > low and gate < high):
                         raise _NoProof(f"gate not inside: {gate.str(5)} at a kink, expected one between {low:g} and {high:g}")
-                elif not (z[a, i] > 0 or z[a, i] < 0):
-                    raise _NoProof(f"undecided sign: a pre-activation off the kinks, {z[a, i].str(5)}, may be 0")
+                # the slope was chosen by the sign of a rounded z, so the sign alone does not do
+                elif low < high and not (z[a, i] > 0 if slopes[a, i] == high else z[a, i] < 0):
+                    raise _NoProof(f"undecided sign: a pre-activation off the kinks, {z[a, i].str(5)}, is not on the side of its slope")
 
 
 def _quantities(system: _System):
