@@ -29,7 +29,7 @@ from torch.func import jacfwd
 from . import _require, kinks
 from .kinks import Piece
 from .networks import ACTIVATIONS
-from .objective import Objective, split_objective
+from .objective import Objective, check_members, split_objective
 from .stationary import Polished
 
 PRECISION = 80  # bits: rounding stays far below that of the stored numbers
@@ -81,6 +81,10 @@ def enclose(objective: Objective, polished: Polished) -> Enclosure:
         raise ValueError(f"objective: expected relu, leaky_relu or linear, whose pieces are linear, got {network.activation}")
     if objective.loss not in _SLOPES or network.widths[-1] != 1:
         raise ValueError(f"objective: expected one output with logistic or squared loss, got {network.widths[-1]} with {objective.loss}")
+    check_members(objective, polished.weights)
+    samples = polished.objective.task.x.shape[-2]
+    if objective.task.x.shape[-2] != samples:
+        raise ValueError(f"objective: expected {samples} samples, as polished, got {objective.task.x.shape[-2]}")
     members = polished.weights[0].shape[:-2]
     alone = split_objective(objective, members)
     rows = []

@@ -28,6 +28,7 @@ from .spectra import layer_norms, numerical_rank
 SHARPENING = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # widths of the smoothed kink, in units of the mean |pre-activation|
 _ALIKE = 3e-2  # 1 − cos below which neurons of a run that has not settled count as one
 _SAME = 1e-6  # and at the end
+_ROUNDING = 1e-12  # share of a layer's largest pre-activation that counts as 0
 _VANISHED = 1e-3  # a network whose largest weight has shrunk by this much goes to zero
 
 
@@ -44,8 +45,8 @@ class Polished(Solution):
     that stationarity asks for at each; `multipliers` (a,), gate times back-propagated signal; `shares`, the matrices C_k
     (m_k, compact width) with orthonormal columns and W_k = C_k W_k^compact C_{k−1}ᵀ. `field` (*E,): "smooth" without
     kinks; "clarke" where the kinks' gradients are independent, so that every choice of gates is an element of Clarke's
-    generalised gradient; "conservative" where they are dependent or not all could be resolved, and only identities that
-    hold for any gates are safe.
+    generalised gradient; "conservative" where they are dependent, other pre-activations are 0 as well or not all could be
+    resolved, and only identities that hold for any gates are safe.
     """
 
     compact: tuple[Weights, ...] = ()
@@ -264,7 +265,9 @@ def _resolved(objective: Objective, member: _Member) -> _Member:
             ~k & (torch.sign(z) != torch.sign(s - (low + high) / 2)) for k, z, s in zip(piece.kinks, hidden, piece.slopes)
         ]
         if not any(bool(changed.any()) for changed in (*released, *caught)):
-            return member
+            # zeros that the kinks imply, or a weight that is 0: their slopes are ends, not free choices
+            implied = any(bool((~k & (z.abs() <= _ROUNDING * z.abs().max())).any()) for k, z in zip(piece.kinks, hidden))
+            return replace(member, field="conservative") if implied else member
         now = tuple((k & ~r) | c for k, r, c in zip(piece.kinks, released, caught))
         slopes = tuple(
             torch.where(r, low + (high - low) * (g > high).to(s.dtype), s).masked_fill(k, 0.0)

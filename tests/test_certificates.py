@@ -1,15 +1,20 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import lsq_linear
 
 from lowrank import (
     Network,
     Objective,
+    Task,
     angles,
+    clarke_distance,
     data_loss,
     gradient_descent,
     initialise,
     low_rank_bias,
+    nearest_gradient,
+    polish,
     stationarity,
     window_alignment,
     window_stationarity,
@@ -110,3 +115,140 @@ def test_low_rank_bias_of_a_collapsed_member_is_nan(task):
     network = Network((5, 4, 1))
     dead = low_rank_bias(Objective(network, task, weight_decay=0.1), (torch.zeros(4, 5).double(), torch.zeros(1, 4).double()))
     assert torch.isnan(dead.spectral_ratio) and float(dead.norm_product) == 0.0
+
+
+# ---- the generalised gradient -------------------------------------------------------------------------------------------
+
+
+def at_a_kink(target=-3.0, first=(1.0, -1.0), second=1.0):
+    """Inputs e₁ and e₁ + e₂, one neuron on whose kink the second lies."""
+    task = Task([[1.0, 0.0], [1.0, 1.0]], [[1.0], [target]])
+    objective = Objective(Network((2, 1, 1)), task, weight_decay=0.1, loss="squared")
+    return objective, (torch.tensor([first]).double(), torch.tensor([[second]]).double())
+
+
+@pytest.mark.parametrize("target", [-3.0, -0.1, 0.0, 0.3, 3.0])
+@pytest.mark.parametrize("first, second", [((1.0, -1.0), 1.0), ((0.7, -0.7), -1.2), ((2.0, -2.0), 0.4)])
+def test_the_distance_at_one_kink_by_hand(target, first, second):
+    objective, weights = at_a_kink(target, first, second)
+    p = first[0]
+    left = np.array([(second * p - 1) * second / 2 + 0.1 * p, -0.1 * p])  # slope 0 at the kink, for W_1
+    pull = -target * second / 2 * np.array([1.0, 1.0])
+    gate = np.clip(-(left @ pull) / (pull @ pull), 0, 1) if pull.any() else 0.0
+    top = (second * p - 1) * p / 2 + 0.1 * second
+    expected = np.sqrt(((left + gate * pull) ** 2).sum() + top**2)
+    assert float(clarke_distance(objective, weights, kink_tolerance=1e-12)) == pytest.approx(expected, rel=1e-7)
+
+
+def test_for_smooth_networks_the_distance_is_the_residual(task, generator):
+    for activation in ("tanh", "linear", "relu"):
+        network = Network((5, 4, 3, 1), activation)
+        objective = Objective(network, task, weight_decay=torch.tensor([0.1, 0.2]).double())
+        weights = initialise(network, members=2, generator=generator)
+        expected = torch.linalg.vector_norm(stationarity(objective, weights).residual, dim=-1)
+        np.testing.assert_allclose(clarke_distance(objective, weights, kink_tolerance=0.0), expected, rtol=1e-12)
+
+
+def with_kinks(seed, depth, count):
+    """A random network with `count` pre-activations of the first hidden layer at 0 exactly: an input orthogonal to a row."""
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((6, 3))
+    network = Network((3, *[3] * (depth - 1), 1))
+    weights = initialise(network, generator=torch.Generator().manual_seed(seed))
+    rows = weights[0].numpy()
+    for a in range(count):
+        x[a] -= (x[a] @ rows[a % 3]) / (rows[a % 3] @ rows[a % 3]) * rows[a % 3]
+    y = np.sign(generator.standard_normal(6))
+    y[0] = -1.0
+    return Objective(network, Task(x, y), weight_decay=0.05), weights
+
+
+def gradient_with_slopes(objective, weights, kinks, gates):
+    """Own back-propagation, σ′ = gates[a] at kinks[a] = (layer, neuron, sample): ∇_γ L + λθ, flat."""
+    x, y = objective.task.x.numpy(), objective.task.y.numpy()
+    h, z = [x.T], []
+    arrays = [w.numpy() for w in weights]
+    for w in arrays[:-1]:
+        z.append(w @ h[-1])
+        h.append(np.maximum(z[-1], 0))
+    f = (arrays[-1] @ h[-1])[0]
+    signal = (-y / (1 + np.exp(y * f)) / len(y))[None]
+    forces = []
+    for k in range(len(arrays) - 1, -1, -1):
+        forces.append((signal @ h[k].T + 0.05 * arrays[k]).ravel())
+        if k:
+            slope = (z[k - 1] > 0).astype(float)
+            for (layer, a, i), gate in zip(kinks, gates):
+                if layer == k - 1:
+                    slope[a, i] = gate
+            signal = slope * (arrays[k].T @ signal)
+    return np.concatenate(forces[::-1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("depth, count", [(2, 1), (2, 2), (3, 1), (3, 2)])
+def test_the_distance_against_all_slopes_of_a_grid(depth, count, seed):
+    objective, weights = with_kinks(seed, depth, count)
+    spots = [(0, a, a) for a in range(count)]
+    grid = np.linspace(0, 1, 41)
+    values = [
+        np.linalg.norm(gradient_with_slopes(objective, weights, spots, gates))
+        for gates in np.array(np.meshgrid(*[grid] * count)).reshape(count, -1).T
+    ]
+    pulls = [
+        np.linalg.norm(
+            gradient_with_slopes(objective, weights, spots, np.eye(count)[a]) - gradient_with_slopes(objective, weights, spots, np.zeros(count))
+        )
+        for a in range(count)
+    ]
+    found = float(clarke_distance(objective, weights, kink_tolerance=1e-9))
+    assert found <= min(values) + 1e-9
+    assert found >= min(values) - sum(pulls) / 80  # half a step of the grid off in every slope
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_distance_against_bounded_least_squares(seed):
+    objective, weights = with_kinks(seed, 2, 6)
+    spots = [(0, a % 3, a) for a in range(6)]
+    none = gradient_with_slopes(objective, weights, spots, np.zeros(6))
+    columns = np.stack([gradient_with_slopes(objective, weights, spots, e) - none for e in np.eye(6)], axis=1)
+    expected = np.linalg.norm(columns @ lsq_linear(columns, -none, (0, 1), tol=1e-14).x + none)
+    assert float(clarke_distance(objective, weights, kink_tolerance=1e-9)) == pytest.approx(expected, rel=1e-6)
+    nearest = nearest_gradient(objective, weights, kink_tolerance=1e-9)
+    flat = torch.cat([(g + 0.05 * w).flatten() for g, w in zip(nearest, weights)])
+    assert float(flat.norm()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_kinks_are_never_further(seed):
+    objective, weights = with_kinks(seed, 2, 2)
+    found = [float(clarke_distance(objective, weights, kink_tolerance=t)) for t in (0.0, 1e-9, 1e-2, 0.1, 0.5, 2.0, 100.0)]
+    assert all(more <= fewer * (1 + 1e-9) for fewer, more in zip(found, found[1:])) and found[-1] < found[0]
+
+
+@pytest.mark.parametrize("depth, decay, seed", [(2, 0.02, 2), (3, 0.006, 1)])
+def test_polished_points_are_at_distance_zero(depth, decay, seed):
+    objective, weights = with_kinks(seed, depth, 0)
+    objective = Objective(objective.network, objective.task, weight_decay=decay)
+    found = polish(objective, weights)
+    assert found.status == "converged" and found.field == "clarke"
+    assert float(clarke_distance(objective, found.weights, kink_tolerance=1e-9)) < 1e-12
+    assert float(torch.linalg.vector_norm(stationarity(objective, found.weights).residual)) > 1e-6  # σ′(0) = 0 does not do
+
+
+def test_a_silent_neuron_and_a_negative_tolerance():
+    objective, weights = with_kinks(0, 2, 2)
+    silent = (weights[0], weights[1] * torch.tensor([0.0, 1.0, 1.0]).double())
+    assert torch.isfinite(clarke_distance(objective, silent, kink_tolerance=1e-9))
+    with pytest.raises(ValueError, match="kink_tolerance: expected"):
+        clarke_distance(objective, weights, kink_tolerance=-1e-9)
+
+
+def test_members_of_the_distance_are_their_own(generator):
+    task = Task(torch.randn(2, 6, 3, generator=generator).double(), [[1.0, -1.0] * 3] * 2)
+    network, decay = Network((3, 4, 1)), torch.tensor([0.05, 0.3]).double()
+    weights = initialise(network, members=2, generator=generator)
+    found = clarke_distance(Objective(network, task, weight_decay=decay), weights, kink_tolerance=0.2)
+    for e in range(2):
+        alone = Objective(network, Task(task.x[e], task.y[e]), weight_decay=float(decay[e]))
+        assert float(clarke_distance(alone, tuple(w[e] for w in weights), kink_tolerance=0.2)) == float(found[e])
