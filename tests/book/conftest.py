@@ -75,6 +75,7 @@ def quick_top(tmp_path_factory) -> Path:
     for cell in notebook.cells:
         cell.source = cell.source.replace("(../how_to_read.md)", "(../index.md)").replace("(../notation.md)", "(../index.md)")
         cell.source = cell.source.replace("(norm_preservation.ipynb)", "(../index.md)")
+        cell.source = cell.source.replace("(certificates.ipynb)", "(../index.md)")
         if "parameters" in cell.metadata.get("tags", []):
             values = OTHER_PARAMETERS["theorems/alignment"]
             cell.source += "".join(f"\n{name} = {value}" for name, value in values.items())
