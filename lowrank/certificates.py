@@ -167,7 +167,9 @@ def angles(first: Weights, second: Weights) -> Tensor:
 
 def clarke_distance(objective: Objective, weights: Weights, *, kink_tolerance: float) -> Tensor:
     """min_γ ‖∇_γ L + λθ‖ over the slopes γ of σ at the kinks, the pre-activations with |z| <= `kink_tolerance`, (*E,): the
-    distance of 0 from the generalised gradient of L_λ. Zero where the point is stationary in its sense.
+    distance of 0 from the generalised gradient of L_λ that allows every choice of slopes. Zero where the point is stationary
+    in its sense. That is Clarke's sense where the kinks' gradients ∂z_a/∂θ are independent and `kink_tolerance` finds only zeros;
+    where they are dependent, as for two equal inputs, Clarke's gradient may be smaller and further from 0.
 
     See `nearest_gradient` for what is minimised, and its errors.
     """
@@ -183,8 +185,9 @@ def nearest_gradient(objective: Objective, weights: Weights, *, kink_tolerance: 
 
     With one hidden layer ∇_γ L is affine in γ, and the minimum is that of a bounded least-squares problem. With more it
     is affine in the signals μ = γb behind the kinks; where the best μ asks for slopes within bounds it is the minimum, and
-    otherwise bounded problems are solved layer by layer, five times in turn, which gives an upper bound of the distance. For smooth
-    activations this is ∇L. Raises ValueError for a negative tolerance.
+    otherwise bounded problems are solved layer by layer, five times in turn, and then for all slopes at once, which is a
+    local search and gives an upper bound of the minimum. For smooth activations this is ∇L. Raises ValueError for a negative
+    tolerance.
     """
     _require.instance("objective", objective, Objective)
     check_members(objective, weights)
@@ -244,7 +247,29 @@ def _nearest(objective: Objective, weights: Weights, tolerance: float) -> Weight
             zero = torch.zeros(int(mask.sum()), dtype=torch.float64)
             best = _bounded_least_squares(jacfwd(of_layer)(zero), of_layer(zero), slopes[layer][mask], low, high)
             slopes[layer] = torch.zeros_like(slopes[layer]).masked_scatter(mask, best)
+    if len(slopes) > 1:
+        def at(values: Tensor) -> Tensor:
+            return from_slopes(piece.spread(values))
+
+        turns = flat(slopes)[piece.mask]
+        middle = torch.full_like(turns, (low + high) / 2)  # a slope at its end may hide what lies below it
+        ends = (turns, _together(at, turns, low, high), _together(at, middle, low, high))
+        slopes = piece.spread(min(ends, key=lambda values: float(at(values).norm())))
     return as_weights(from_slopes(tuple(slopes)))
+
+
+def _together(force, start: Tensor, low: float, high: float) -> Tensor:
+    """A local argmin of ‖force(γ)‖² over low <= γ <= high, for the slopes of all layers at once."""
+
+    def half_square(gamma):
+        values = torch.tensor(gamma, requires_grad=True)
+        square = force(values).square().sum() / 2
+        (gradient,) = torch.autograd.grad(square, values)
+        return square.item(), gradient.numpy()
+
+    options = {"maxiter": 1000, "maxfun": 2000, "ftol": 0.0, "gtol": 1e-16}
+    bounds = [(low, high)] * len(start)
+    return torch.as_tensor(minimize(half_square, start.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
 
 
 def _bounded_least_squares(matrix: Tensor, offset: Tensor, start: Tensor, low: float, high: float) -> Tensor:
@@ -256,7 +281,7 @@ def _bounded_least_squares(matrix: Tensor, offset: Tensor, start: Tensor, low: f
         error = columns @ gamma + target
         return error @ error / 2, columns.T @ error
 
-    options = {"maxiter": 3000, "maxfun": 6000, "ftol": 0.0, "gtol": 1e-16}
+    options = {"maxiter": 1000, "maxfun": 2000, "ftol": 0.0, "gtol": 1e-16}
     end = minimize(half_square, start.numpy(), jac=True, method="L-BFGS-B", bounds=[(low, high)] * len(start), options=options)
     return torch.as_tensor(end.x)
 

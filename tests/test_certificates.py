@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import lsq_linear
+from scipy.optimize import least_squares, lsq_linear
 
 from lowrank import (
     Network,
@@ -150,15 +150,15 @@ def test_for_smooth_networks_the_distance_is_the_residual(task, generator):
         np.testing.assert_allclose(clarke_distance(objective, weights, kink_tolerance=0.0), expected, rtol=1e-12)
 
 
-def with_kinks(seed, depth, count):
+def with_kinks(seed, depth, count, width=3):
     """A random network with `count` pre-activations of the first hidden layer at 0 exactly: an input orthogonal to a row."""
     generator = np.random.default_rng(seed)
     x = generator.standard_normal((6, 3))
-    network = Network((3, *[3] * (depth - 1), 1))
+    network = Network((3, *[width] * (depth - 1), 1))
     weights = initialise(network, generator=torch.Generator().manual_seed(seed))
     rows = weights[0].numpy()
     for a in range(count):
-        x[a] -= (x[a] @ rows[a % 3]) / (rows[a % 3] @ rows[a % 3]) * rows[a % 3]
+        x[a] -= (x[a] @ rows[a % width]) / (rows[a % width] @ rows[a % width]) * rows[a % width]
     y = np.sign(generator.standard_normal(6))
     y[0] = -1.0
     return Objective(network, Task(x, y), weight_decay=0.05), weights
@@ -189,7 +189,7 @@ def gradient_with_slopes(objective, weights, kinks, gates):
 @pytest.mark.parametrize("seed", [0, 2, 3])
 @pytest.mark.parametrize("depth, count", [(2, 1), (2, 2), (3, 1), (3, 2)])
 def test_the_distance_against_all_slopes_of_a_grid(depth, count, seed):
-    objective, weights = with_kinks(seed, depth, count)
+    objective, weights = with_kinks(seed, depth, count, width=8)
     spots = [(0, a, a) for a in range(count)]
     hidden = hidden_states(objective.network, weights, objective.task.x)[0][:-1]
     assert sum(int((z.abs() <= 1e-9).sum()) for z in hidden) == count  # a sample that no neuron lets through has more
@@ -220,6 +220,23 @@ def test_the_distance_against_bounded_least_squares(seed):
     nearest = nearest_gradient(objective, weights, kink_tolerance=1e-9)
     flat = torch.cat([(g + 0.05 * w).flatten() for g, w in zip(nearest, weights)])
     assert float(flat.norm()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_distance_in_three_layers_against_least_squares_from_many_starts(seed):
+    objective, weights = with_kinks(seed, 3, 2, width=4)
+    hidden = hidden_states(objective.network, weights, objective.task.x)[0][:-1]
+    spots = [(k, *spot) for k, z in enumerate(hidden) for spot in torch.nonzero(z.abs() <= 0.2).tolist()]
+    assert {spot[0] for spot in spots} == {0, 1}
+    starts = np.random.default_rng(0).uniform(0.01, 0.99, (4, len(spots)))
+    ends = [
+        least_squares(lambda g: gradient_with_slopes(objective, weights, spots, g), g, bounds=(0, 1), xtol=1e-12, ftol=1e-12)
+        for g in starts
+    ]
+    best = min(np.sqrt(2 * end.cost) for end in ends)
+    worst = max(np.sqrt(2 * end.cost) for end in ends)
+    found = float(clarke_distance(objective, weights, kink_tolerance=0.2))
+    assert found <= 1.001 * worst and found == pytest.approx(best, rel=1e-2)  # a local search: there are several minima
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -237,11 +237,25 @@ def test_spectral_norms_of_matrices_with_known_ones():
         for w, expected in (([[3.0, 4.0]], 25), ([[1.0, 0.0], [0.0, 1.0]], 1), ([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]], 4)):
             found = enclosure._spectral_square(arb_mat(w))
             assert found.contains(expected) and float(found.rad()) < 1e-12
+        equal = enclosure._spectral_square(arb_mat([[arb(1, 0.1), arb(0, 0.1)], [arb(0, 0.1), arb(1, 0.1)]]))
+        assert equal.contains(arb(1.4399))  # of [[1.1, 0.1], [0.1, 1.1]] it is 1.44
         wide = enclosure._spectral_square(arb_mat([[arb(2, 0.1), arb(0, 0.1)], [arb(0, 0.1), arb(1, 0.1)]]))
         generator = np.random.default_rng(0)
         for _ in range(50):
             w = np.diag([2.0, 1.0]) + 0.1 * generator.uniform(-1, 1, (2, 2))
             assert wide.contains(arb(float(np.linalg.norm(w, 2) ** 2)))
+
+
+def test_near_a_fold_the_box_must_contract():
+    # w² = log(1/λ − 1) is small for λ near 1/2, and a step of Newton from t away lands about t²/w off
+    square = 4e-12
+    objective = Objective(Network((1, 1, 1), "linear"), Task([[1.0]], [1.0]), weight_decay=1 / (1 + np.exp(square)))
+    one = torch.ones(1, 1).double()
+    found = polish(Objective(objective.network, objective.task, weight_decay=0.1), (one, one))
+    assert found.status == "converged"
+    near, far = (altered(found, compact=((square**0.5 + t) * one, (square**0.5 + t) * one)) for t in (0.0, 2.2e-7))
+    assert enclose(objective, near).exists
+    assert "no contraction" in str(enclose(objective, far).reason)
 
 
 def test_misuse_is_named(kinked):
