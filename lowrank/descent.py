@@ -78,7 +78,7 @@ def trained(solution: Solution) -> Solution:
     failed = [word for word in _REMEDIES if (solution.status == word).any()]
     if failed:
         objective, stats = solution.objective, solution.stats
-        run, remedies = f"step_size {_span(stats['step_size'])}" if "step_size" in stats else f"time {stats['time']:g}", []
+        run, remedies = _length(stats), []
         for word in failed:
             reasons = np.unique(stats["given_up"]) if word == "diverged" and "given_up" in stats else ()
             remedies += [_FLOW_REMEDIES[reason] for reason in reasons if reason] or [_REMEDIES[word]]
@@ -87,6 +87,13 @@ def trained(solution: Solution) -> Solution:
             f"{_span(objective.weight_decay)} and {run}; {'; '.join(remedies)}"
         )
     return solution
+
+
+def _length(stats: dict) -> str:
+    """What a run was made with: η of descent, the time of a flow, the tolerance of second-order steps."""
+    if "step_size" in stats:
+        return f"step_size {_span(stats['step_size'])}"
+    return f"time {stats['time']:g}" if "time" in stats else f"tolerance {stats['tolerance']:g}"
 
 
 def _span(rate: Tensor) -> str:

@@ -10,6 +10,7 @@ from lowrank import (
     Network,
     Objective,
     Task,
+    TrainingError,
     clarke_distance,
     exact,
     forward,
@@ -18,6 +19,7 @@ from lowrank import (
     loss_gradients,
     polish,
     regularised_loss,
+    trained,
 )
 from lowrank.compaction import Compact, merged, reduced
 
@@ -219,6 +221,8 @@ def test_collapsed_members_are_reported_beside_others():
     assert found.status.tolist() == ["converged", "collapsed", "collapsed"]
     assert found.reason[0] == "" and all("smaller weight_decay" in reason for reason in found.reason[1:])
     assert all(float(w[1:].abs().max()) == 0 for w in found.weights)
+    with pytest.raises(TrainingError, match="2 collapsed, 1 converged, of 3.* tolerance 1e-12; .*smaller weight_decay"):
+        trained(found)
 
 
 def test_a_tolerance_below_rounding_is_reported():
