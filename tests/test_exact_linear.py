@@ -264,3 +264,44 @@ def test_arguments_are_checked():
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def rank_one_network(rng, widths, members=()):
+    directions = [rng.standard_normal((*members, m)) for m in widths]
+    directions = [u / np.linalg.norm(u, axis=-1, keepdims=True) for u in directions]
+    strength = rng.uniform(0.5, 2.0)
+    return tuple(strength * u[..., :, None] * v[..., None, :] for v, u in zip(directions, directions[1:])), directions, strength
+
+
+@pytest.mark.parametrize("widths", [(5, 4, 1), (5, 4, 3, 1), (3, 6, 2, 4, 2)])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_transfer_gives_the_sum_of_rank_one_networks(widths, count):
+    rng = np.random.default_rng(len(widths) + 10 * count)
+    networks = [rank_one_network(rng, widths, (3,))[0] for _ in range(count)]
+    x = rng.standard_normal((7, widths[0]))
+    state = x.T
+    for layers in zip(*networks):
+        state = sum(layers) @ state
+    np.testing.assert_allclose(exact.merged_deep_linear(networks, x), np.swapaxes(state, -1, -2), atol=1e-12)
+
+
+def test_two_equal_tasks_are_inflated_by_their_overlaps():
+    rng = np.random.default_rng(0)
+    (_, u, strength), (_, v, _) = (rank_one_network(rng, (6, 5, 4, 1)) for _ in range(2))
+    v[0] -= (v[0] @ u[0]) * u[0]  # what the second looks at is orthogonal to the input of the first
+    u[3] = v[3] = np.ones(1)
+    first, second = (tuple(strength * a[:, None] * b for b, a in zip(w, w[1:])) for w in (u, v))
+    merged = exact.merged_deep_linear([first, second], u[0][None]).item()
+    # strength³ is what the first says; the last layer adds both networks' hidden directions
+    assert merged == pytest.approx(strength**3 * (1 + u[1] @ v[1]) * (1 + u[2] @ v[2]), rel=1e-12)
+
+
+def test_transfer_names_bad_arguments():
+    rng = np.random.default_rng(1)
+    first, second = rank_one_network(rng, (3, 2, 1))[0], rank_one_network(rng, (3, 4, 1))[0]
+    with pytest.raises(ValueError, match="solutions: expected one or more networks of one shape, got 2"):
+        exact.merged_deep_linear([first, second], np.ones((1, 3)))
+    with pytest.raises(ValueError, match="solutions: .* got 0"):
+        exact.merged_deep_linear([], np.ones((1, 3)))
+    with pytest.raises(ValueError, match=r"x: expected \(n, 3\), got \(1, 2\)"):
+        exact.merged_deep_linear([first], np.ones((1, 2)))
