@@ -29,7 +29,7 @@ OTHER_PARAMETERS = {
     "theorems/gradient_flow": {"weight_decay": 0.05, "horizon": 0.8, "members": 3, "width": 5, "samples": 7, "unseen": 4, "seed": 1},
     "theorems/deep_linear": {"weight_decay": 0.02, "starts": 2, "width": 10, "samples": 20, "dimension": 6, "target_decay": 0.12, "seed": 1},
     "theorems/low_rank_bias": {"weight_decay": 0.012, "horizon": 3.0, "members": 2, "width": 16, "samples": 16, "dimension": 8, "seed": 2},
-    "theorems/certificates": {"least_decay": 0.004, "largest_decay": 0.02, "width": 10, "samples": 14, "dimension": 5, "horizon": 5.0, "seed": 1},
+    "theorems/certificates": {"weight_decay": 0.004, "largest_decay": 0.02, "width": 10, "samples": 14, "dimension": 5, "horizon": 5.0, "seed": 1},
     "theorems/global_optimum": {"weight_decay": 0.02, "members": 3, "samples": 6, "seed": 2},
     "merging/digits": {"weight_decay": 0.02, "members": 4, "steps": 200, "width": 48, "seed": 2},
 }  # fmt: skip
