@@ -11,7 +11,7 @@ from torch.func import jacfwd
 
 from . import _require
 from .descent import Solution, WindowMean
-from .kinks import Piece, flat, piece_at, signals, slope_range, unflat
+from .kinks import flat, gates, piece_at, signals, slope_range, unflat, with_gates
 from .networks import ACTIVATIONS, Weights, hidden_states
 from .objective import (
     Objective,
@@ -218,7 +218,7 @@ def _nearest(objective: Objective, weights: Weights, tolerance: float) -> Weight
         return force(piece.spread(mu))
 
     def from_slopes(gamma: tuple[Tensor, ...]) -> Tensor:
-        return force(_multipliers(objective, piece, gamma, before[-1]))
+        return force(with_gates(objective, piece, gamma, before[-1]).multipliers)
 
     def as_weights(value: Tensor) -> Weights:
         return unflat(value - decayed, [w.shape for w in weights])
@@ -228,8 +228,7 @@ def _nearest(objective: Objective, weights: Weights, tolerance: float) -> Weight
         return as_weights(from_signals(none))
     best = torch.linalg.lstsq(jacfwd(from_signals)(none), -from_signals(none)[:, None], driver="gelsd").solution[:, 0]
     free = replace(piece, multipliers=piece.spread(best))
-    arriving = signals(objective, free, before[-1])[1]
-    wanted = [torch.where(k & (m != 0), m / b, low) for k, m, b in zip(piece.kinks, free.multipliers, arriving)]
+    wanted = [g.masked_fill(~k, low) for k, g in zip(piece.kinks, gates(objective, free, before[-1]))]
     if all(bool(((w >= low) & (w <= high)).all()) for w in wanted):
         return as_weights(from_signals(best))
 
@@ -267,29 +266,23 @@ def _together(force, start: Tensor, low: float, high: float) -> Tensor:
         (gradient,) = torch.autograd.grad(square, values)
         return square.item(), gradient.numpy()
 
-    options = {"maxiter": 1000, "maxfun": 2000, "ftol": 0.0, "gtol": 1e-16}
-    bounds = [(low, high)] * len(start)
-    return torch.as_tensor(minimize(half_square, start.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
+    return _least(half_square, start, low, high)
 
 
 def _bounded_least_squares(matrix: Tensor, offset: Tensor, start: Tensor, low: float, high: float) -> Tensor:
-    """argmin ‖matrix·γ + offset‖² over low <= γ <= high. L-BFGS-B: there may be thousands of kinks, for which the factorisations
-    of scipy.optimize.lsq_linear take minutes."""
+    """argmin ‖matrix·γ + offset‖² over low <= γ <= high."""
     columns, target = matrix.numpy(), offset.numpy()
 
     def half_square(gamma):
         error = columns @ gamma + target
         return error @ error / 2, columns.T @ error
 
+    return _least(half_square, start, low, high)
+
+
+def _least(half_square, start: Tensor, low: float, high: float) -> Tensor:
+    """Where `half_square`, which gives value and gradient, is least in a box. L-BFGS-B: there may be thousands of kinks, for
+    which the factorisations of scipy.optimize.lsq_linear take minutes."""
     options = {"maxiter": 1000, "maxfun": 2000, "ftol": 0.0, "gtol": 1e-16}
     end = minimize(half_square, start.numpy(), jac=True, method="L-BFGS-B", bounds=[(low, high)] * len(start), options=options)
     return torch.as_tensor(end.x)
-
-
-def _multipliers(objective: Objective, piece: Piece, slopes: tuple[Tensor, ...], output: Tensor) -> tuple[Tensor, ...]:
-    """μ = γb on the kinks, from the top layer down, where b is known."""
-    multipliers = list(piece.multipliers)
-    for layer in range(len(slopes) - 1, -1, -1):
-        arriving = signals(objective, replace(piece, multipliers=tuple(multipliers)), output)[1]
-        multipliers[layer] = slopes[layer] * arriving[layer] * piece.kinks[layer]
-    return tuple(multipliers)

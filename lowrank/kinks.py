@@ -107,10 +107,24 @@ def conditions(objective: Objective, piece: Piece) -> Callable[[Tensor], Tensor]
     return evaluate
 
 
-def gates(objective: Objective, piece: Piece) -> tuple[Tensor, ...]:
-    """γ = μ/b at every pre-activation, (m_k, n) a layer: meaningful on the kinks alone."""
-    output = states(objective, piece)[0][-1]
-    return tuple(m / b for m, b in zip(piece.multipliers, signals(objective, piece, output)[1]))
+def gates(objective: Objective, piece: Piece, output: Tensor | None = None) -> tuple[Tensor, ...]:
+    """γ = μ/b at every pre-activation, (m_k, n) a layer: meaningful on the kinks alone. Where μ = b = 0 every slope balances
+    the forces, and the lower one is named. `output` (c, n) is that of the piece unless given."""
+    if output is None:
+        output = states(objective, piece)[0][-1]
+    low, _ = slope_range(objective)
+    arriving = signals(objective, piece, output)[1]
+    return tuple(torch.where((m == 0) & (b == 0), torch.full_like(m, low), m / b) for m, b in zip(piece.multipliers, arriving))
+
+
+def with_gates(objective: Objective, piece: Piece, slopes: tuple[Tensor, ...], output: Tensor) -> Piece:
+    """The piece with multipliers μ = γb on its kinks, for slopes γ (m_k, n) a layer: from the top down, where b is known."""
+    for layer in reversed(range(len(slopes))):
+        arriving = signals(objective, piece, output)[1][layer]
+        multipliers = list(piece.multipliers)
+        multipliers[layer] = slopes[layer] * arriving * piece.kinks[layer]
+        piece = replace(piece, multipliers=tuple(multipliers))
+    return piece
 
 
 def flat(tensors) -> Tensor:

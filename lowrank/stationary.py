@@ -78,10 +78,10 @@ def polish(objective: Objective, weights: Weights, *, tolerance: float = 1e-12) 
     one, neurons that have all but vanished are set to 0, linear networks are reduced to the rank that they have; the
     result has full width again. It is *a* stationary point, not the limit of descent: `distance` says how far it is from
     the given weights. (Smoothed ReLU wakes neurons that are dead on all inputs, so that a saddle made of dead neurons
-    may be left for a minimum.) Converged means that every entry of the conditions is below `tolerance` · (1 + λ max|W|), and, with kinks,
-    that all gates lie between the slopes of σ and all other pre-activations on their side. Members that do not get there
-    are reported, with a reason. Raises ValueError for λ = 0, under which there need be no stationary point at all, and
-    for weights that are not finite.
+    may be left for a minimum.) Converged means that every entry of the conditions is below `tolerance` · (1 + λ max|W|),
+    and, with kinks, that all gates lie between the slopes of σ and all other pre-activations on their side. Members that
+    do not get there are reported, with a reason. Raises ValueError for λ = 0, under which there need be no stationary
+    point at all, and for weights that are not finite.
     """
     network = _require.instance("objective", objective, Objective).network
     check_members(objective, weights)
@@ -139,7 +139,9 @@ def _polish_one(objective: Objective, weights: Weights, tolerance: float) -> _Me
         if _largest(member.weights) < _VANISHED * _largest(weights):
             return _collapsed(weights)
     member = compaction.merged(member, _SAME)
-    member = _resolved(objective, replace(member, piece=_read_off(objective, member.weights, scale * SHARPENING[-1])))
+    piece = _read_off(objective, member.weights, scale * SHARPENING[-1])
+    # a smoothed stage that stopped early does not matter where the sharp conditions are met
+    member = _resolved(objective, replace(member, piece=piece, reason=""))
     return _finished(objective, member, weights, tolerance)
 
 
@@ -242,13 +244,9 @@ def _read_off(objective: Objective, weights: Weights, width: float) -> Piece:
     """The piece that a minimum smoothed over `width` lies next to: a slope off its limits by more than e^−30 is a kink."""
     low, high = ACTIVATIONS[objective.network.activation].slopes
     piece = kinks.piece_at(objective, weights, 30 * width)
-    before = hidden_states(objective.network, weights, objective.task.x)[0]
-    multipliers = list(piece.multipliers)
-    for k in range(len(multipliers) - 1, -1, -1):  # from the top: what arrives has passed the layers above
-        arriving = kinks.signals(objective, replace(piece, multipliers=tuple(multipliers)), before[-1])[1]
-        softened = low + (high - low) * torch.sigmoid(before[k] / width)
-        multipliers[k] = (softened * arriving[k]).masked_fill(~piece.kinks[k], 0.0)
-    return replace(piece, multipliers=tuple(multipliers))
+    *before, output = hidden_states(objective.network, weights, objective.task.x)[0]
+    softened = tuple(low + (high - low) * torch.sigmoid(z / width) for z in before)
+    return kinks.with_gates(objective, piece, softened, output)
 
 
 def _resolved(objective: Objective, member: _Member) -> _Member:
@@ -258,8 +256,8 @@ def _resolved(objective: Objective, member: _Member) -> _Member:
     for _ in range(30):
         member = _newton(objective, member)
         piece = member.piece
-        hidden = kinks.states(objective, piece)[0][:-1]
-        gates = kinks.gates(objective, piece)
+        *hidden, output = kinks.states(objective, piece)[0]
+        gates, arriving = kinks.gates(objective, piece, output), kinks.signals(objective, piece, output)[1]
         released = [k & ((g < low) | (g > high)) for k, g in zip(piece.kinks, gates)]
         caught = [
             ~k & (torch.sign(z) != torch.sign(s - (low + high) / 2)) for k, z, s in zip(piece.kinks, hidden, piece.slopes)
@@ -269,9 +267,10 @@ def _resolved(objective: Objective, member: _Member) -> _Member:
             implied = any(bool((~k & (z.abs() <= _ROUNDING * z.abs().max())).any()) for k, z in zip(piece.kinks, hidden))
             return replace(member, field="conservative") if implied else member
         now = tuple((k & ~r) | c for k, r, c in zip(piece.kinks, released, caught))
+        # no slope s holds a released kink: γb − sb, which drives z up, has one sign for all of them
         slopes = tuple(
-            torch.where(r, low + (high - low) * (g > high).to(s.dtype), s).masked_fill(k, 0.0)
-            for k, r, g, s in zip(now, released, gates, piece.slopes)
+            torch.where(r, low + (high - low) * ((g > high) == (b > 0)).to(s.dtype), s).masked_fill(k, 0.0)
+            for k, r, g, b, s in zip(now, released, gates, arriving, piece.slopes)
         )
         multipliers = tuple(m.masked_fill(~k, 0.0) for k, m in zip(now, piece.multipliers))
         member = replace(member, piece=Piece(piece.weights, now, slopes, multipliers))

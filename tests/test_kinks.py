@@ -95,6 +95,25 @@ def test_gates_are_the_slopes_that_give_the_multipliers(depth):
         np.testing.assert_allclose(signal[piece.kinks[k]].numpy(), piece.multipliers[k][piece.kinks[k]].numpy(), rtol=1e-11)
 
 
+def test_where_nothing_arrives_the_lower_slope_is_named():
+    for activation, low in (("relu", 0.0), ("leaky_relu", 0.1)):
+        objective, weights = problem(2, activation)
+        weights = (weights[0], torch.zeros_like(weights[1]))
+        assert all((g == low).all() for g in kinks.gates(objective, kinks.piece_at(objective, weights, 1e9)))
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_multipliers_of_given_gates_give_them_back(depth):
+    objective, weights = problem(depth, "relu", seed=2)
+    piece = random_piece(objective, weights, seed=2)
+    generator = torch.Generator().manual_seed(0)
+    slopes = tuple(torch.rand(k.shape, generator=generator, dtype=torch.float64) for k in piece.kinks)
+    held = kinks.with_gates(objective, piece, slopes, kinks.states(objective, piece)[0][-1])
+    for k, given, found, m in zip(piece.kinks, slopes, kinks.gates(objective, held), held.multipliers):
+        np.testing.assert_allclose(found[k], given[k], rtol=1e-12)
+        assert not bool(m[~k].any())
+
+
 def test_slopes_by_activation():
     for activation, expected in (("relu", (0.0, 1.0)), ("leaky_relu", (0.1, 1.0)), ("linear", (1.0, 1.0))):
         assert kinks.slope_range(problem(2, activation)[0]) == expected

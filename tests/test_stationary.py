@@ -1,6 +1,7 @@
 """Polishing against closed forms, certified global optima and a twin of back-propagation that is written out here."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lowrank import (
     exact,
     forward,
     initialise,
+    kinks,
     layer_norms,
     loss_gradients,
     polish,
@@ -22,6 +24,7 @@ from lowrank import (
     trained,
 )
 from lowrank.compaction import Compact, merged, reduced
+from lowrank.stationary import _Member, _resolved
 
 SLOPES = {"relu": (0.0, 1.0), "leaky_relu": (0.1, 1.0)}
 
@@ -223,6 +226,30 @@ def test_collapsed_members_are_reported_beside_others():
     assert all(float(w[1:].abs().max()) == 0 for w in found.weights)
     with pytest.raises(TrainingError, match="2 collapsed, 1 converged, of 3.* tolerance 1e-12; .*smaller weight_decay"):
         trained(found)
+
+
+@pytest.mark.parametrize("activation, depth", [("relu2", 3), ("tanh", 3), ("linear", 3)])
+def test_networks_without_kinks_collapse_too(activation, depth):
+    objective, weights = problem(depth, activation, decay=1.0)
+    found = polish(objective, weights)
+    assert found.status == "collapsed" and "smaller weight_decay" in str(found.reason)
+    assert all(float(w.abs().max()) == 0 for w in found.weights)
+
+
+@pytest.mark.parametrize("open_side", [True, False])
+def test_a_kink_whose_gate_is_outside_is_released_to_its_side(open_side):
+    # f = a·relu(w·x), held at w_2 = 0: then p = 2λ, w_1 = a, and x_1 = (1, 0.1), x_2 = (0, 0.05) ask for the gate ±8λ = ±1.6
+    decay, sign = 0.2, 1.0 if open_side else -1.0
+    objective = Objective(Network((2, 1, 1)), Task([[1.0, 0.1], [0.0, 0.05]], [1.0, -sign]), weight_decay=decay)
+    w = math.sqrt(math.log(1 / (2 * decay) - 1))
+    piece = kinks.piece_at(objective, (torch.tensor([[w, 0]], dtype=torch.float64), torch.tensor([[w]], dtype=torch.float64)), 1e-12)
+    held = replace(piece, multipliers=(torch.tensor([[0, 2 * decay * w]], dtype=torch.float64),))
+    value = kinks.conditions(objective, held)(held.unknowns)
+    assert float(value.abs().max()) < 1e-15 and kinks.gates(objective, held)[0][0, 1] == pytest.approx(8 * decay * sign)
+    found = _resolved(objective, _Member(piece.weights, (), piece=held))
+    assert found.reason == "" and not bool(found.piece.mask.any()) and float(found.weights[0][0, 1]) > 0.01
+    forces = [g + decay * v for g, v in zip(loss_gradients(objective, found.weights), found.weights)]
+    assert max(float(f.abs().max()) for f in forces) < 1e-14
 
 
 def test_a_tolerance_below_rounding_is_reported():
