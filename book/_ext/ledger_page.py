@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 PAGE = "appendix/ledger"
 VERDICTS = ("identity checked", "numerically consistent", "premises unmet", "contradicted")
-LOOSE = 1e4  # beyond it the ratio says no more, and its digits are often those of rounding
+LOOSE = 1e3  # beyond it the ratio says no more, and its digits are often those of rounding
 Link = Callable[[str, str], str]  # (page, anchor) -> address
 
 
@@ -55,8 +55,8 @@ def summary(document: dict, *, titles: dict[str, str], link: Link) -> str:
             "claims of the abstract stated only",
         ),
     ]
-    tiles = "".join(f"<div><dt>{html.escape(words)}</dt><dd>{number}</dd></div>" for number, words in figures)
-    return f'<dl class="ledger-summary">{tiles}</dl>'
+    tiles = "".join(f"<li><span>{number}</span> {html.escape(words)}</li>" for number, words in figures)
+    return f'<ul class="ledger-summary">{tiles}</ul>'
 
 
 def unchecked(document: dict, *, titles: dict[str, str], link: Link) -> str:
@@ -89,15 +89,15 @@ def table(document: dict, *, titles: dict[str, str], link: Link) -> str:
 _COLUMNS = (
     ("Claim", "In words, with its label"),
     ("Chapter", "Where it is made"),
-    ("Checks", "The statement of the text that it checks; none for an experiment"),
-    ("Proof in the text", "Whether a proof of that statement stands there"),
     ("Verdict", "Of this build"),
-    ("Interval proof", "Networks next to which an exact stationary point is proved by interval arithmetic"),
-    ("Slack", "Least distance from failing over all comparisons, tolerance included"),
+    ("Would it notice?", "Members for which the control fails"),
     ("Bound ÷ measured", "Tightest comparison, and the median; 1 where the bound is attained"),
+    ("Slack", "Least distance from failing over all comparisons, tolerance included"),
     ("Members", "Networks or cases, and comparisons"),
     ("Premises, measured", "Each with its outcome"),
-    ("Would it notice?", "Members for which the control fails"),
+    ("Checks", "The statement of the text that it checks; none for an experiment"),
+    ("Proof in the text", "Whether a proof of that statement stands there"),
+    ("Interval proof", "Networks next to which an exact stationary point is proved by interval arithmetic"),
     ("Run", "Seconds that the chapter took, and its parameters"),
 )
 
@@ -110,17 +110,17 @@ def _row(claim: dict, stated: dict[str, dict], titles: dict[str, str], link: Lin
     worst = claim["tightness"]["worst"]
     control = claim["control"]
     cells = (
-        (f'{html.escape(claim["statement"])}{_small(_anchor(link(chapter, f"claim-{label}"), label))}', claim["statement"]),
+        (f'{html.escape(claim["statement"])}{_small(_anchor(link(chapter, f"claim-{label}"), label))}', claim["statement"] or label),
         (_chapter_link(chapter, titles, link), titles[chapter]),
-        (", ".join(_statement_link(s, link) for s in named) or _small("an experiment"), named[0]["title"] if named else ""),
-        (_proof(proofs), {"": 2}.get(_proof(proofs), int(not all(proofs)))),
         (html.escape(claim["verdict"]), VERDICTS.index(_kind(claim))),
-        (_enclosed(claim), -claim["enclosed"]["proved"] / claim["enclosed"]["of"] if claim["enclosed"] else 1),
-        (_slack(claim, slack), "" if slack is None else slack),
+        (_control(control), control["failing_members"] / control["members"] if control else -1),
         (_tightness(claim), "" if worst is None else -worst),
+        (_slack(claim, slack), "" if slack is None else slack),
         (f"{claim['members']:,}{_small(_count(claim['comparisons'], 'comparison'))}", claim["members"]),
         ("".join(_premise(premise) for premise in claim["premises"]) or _small("none"), len(claim["premises"])),
-        (_control(control), control["failing_members"] / control["members"] if control else -1),
+        (", ".join(_statement_link(s, link) for s in named) or _small("an experiment"), named[0]["title"] if named else ""),
+        (_proof(proofs), int(not all(proofs)) if proofs else 2),
+        (_enclosed(claim), -claim["enclosed"]["proved"] / claim["enclosed"]["of"] if claim["enclosed"] else 1),
         (f"{claim['seconds']:.0f} s{_small(_anchor(link(chapter, 'provenance'), 'parameters'))}", claim["seconds"]),
     )
     first, *rest = (f' data-sort="{html.escape(str(key))}">{markup}' for markup, key in cells)
@@ -151,14 +151,14 @@ def _slack(claim: dict, slack: float | None) -> str:
     if slack is None:
         return "not a number"
     if claim["relation"] == "==" and slack >= 0:
-        return f"equal within {claim['tolerance']:.0e}" if claim["tolerance"] else "equal"
+        return "equal" + (_small(f"within {claim['tolerance']:.0e}") if claim["tolerance"] else "")
     return number(slack)
 
 
 def _tightness(claim: dict) -> str:
     """The inverse of the record's share: how many times larger a bound from above is, or smaller one from below."""
     worst, median = (_times(claim["tightness"][which]) for which in ("worst", "median"))
-    return f"{worst}{_small(f'median {median}')}" if worst else ""
+    return worst if worst == median else f"{worst}{_small(f'median {median}')}"
 
 
 def _times(share: float | None) -> str:
@@ -166,8 +166,9 @@ def _times(share: float | None) -> str:
         return ""
     if share < 1 / LOOSE:
         return f"over {LOOSE:,.0f}"
-    # three digits; never a 1.00 that hides a violation
-    return f"{math.floor(100 / share) / 100:.2f}" if share > 1 + 1e-12 else f"{1 / share:.3g}" if share < 0.1 else f"{1 / share:.2f}"
+    if share > 1 + 1e-12:  # a violated bound never reads 1.00
+        return f"{math.floor(100 / share) / 100:.2f}"
+    return f"{1 / share:.2f}" if share > 0.1 else f"{1 / share:.3g}"
 
 
 def _premise(premise: dict) -> str:
