@@ -22,6 +22,10 @@ from lowrank import check
 from lowrank.enclosure import Enclosure
 
 TEXT = """
+```{prf:definition} A word
+:label: def-word
+Small means at most 1.
+```
 ```{prf:theorem} A law
 :label: thm-law
 x ≤ 1.
@@ -47,6 +51,7 @@ def claims():
     """Claims of every kind, as two chapters record them."""
     control = check("broken", [2.0, 3.0], "<=", 1.0)
     met = check("at rest", [1e-3, 0.0], "<=", 1e-2)
+    resting = check("resting", 0.0, "<=", 1.0, premises=[check("rest", 1.0, "<=", 0.0)])
     small = check("small", [0.5, 0.25], "<=", 1.0, statement="x < 1 & so on", theorem="thm-law", control=control, premises=[met])
     first = [
         small,
@@ -54,7 +59,7 @@ def claims():
         check("large", [4.0, 8.0], ">=", 2.0, theorem=["thm-law", "lem-step"], control=control, enclosures=enclosures(True, False)),
     ]
     second = [
-        check("unmet", 1.0, "<=", 2.0, premises=[check("rest", 1.0, "<=", 0.0), met], control=check("half", [2.0, 0.5], "<=", 1.0)),
+        check("unmet", 1.0, "<=", 2.0, premises=[check("rest", 1.0, "<=", 0.0), resting, met], control=check("half", [2.0, 0.5], "<=", 1.0)),
         check("wrong", [3.0, float("nan")], "<=", 2.0, theorem="lem-step"),
         check("rounding", 1e-17, "<=", 1e-9, control=control),
     ]
@@ -144,10 +149,17 @@ def test_the_schema_misses_nothing_that_is_taken_away(document):
             place[key] = kept
 
 
-def test_a_claim_about_no_statement_of_the_text_is_refused():
-    made = [{"chapter": "theorems/one", "seconds": 1.0, **check("a", 0.0, "<=", 1.0, theorem="thm-lwa").record()}]
-    with pytest.raises(ledger.LedgerError, match="theorems/one, claim a: theorem thm-lwa is no statement of the text"):
+@pytest.mark.parametrize("label", ["thm-lwa", "def-word"])
+def test_a_claim_about_no_statement_of_the_text_is_refused(label):
+    made = [{"chapter": "theorems/one", "seconds": 1.0, **check("a", 0.0, "<=", 1.0, theorem=label).record()}]
+    with pytest.raises(ledger.LedgerError, match=f"theorems/one, claim a: theorem {label} is no statement of the text"):
         ledger.assemble(made, statements("theorems/one", [TEXT]), {"rows": []}, {})
+
+
+def test_what_does_not_fit_the_schema_is_not_assembled(document):
+    assert [s["label"] for s in document["statements"]] == ["thm-law", "lem-step"]  # a definition needs no check
+    with pytest.raises(ledger.LedgerError, match="seconds"):
+        ledger.assemble([{"chapter": "theorems/one", **check("a", 0.0, "<=", 1.0).record()}], [], {"rows": []}, {})
 
 
 def test_csv_read_by_pandas_equals_the_json(document):
@@ -220,7 +232,7 @@ def test_slack_is_that_of_the_worst_comparison(document):
 def test_premises_each_with_its_outcome_and_the_control_with_its_count(document):
     premises = words(document, "Premises, measured")
     assert premises["small"] == "at rest: met (0.001 <= 0.01)" and premises["equal"] == "none"
-    assert premises["unmet"] == "rest: unmet (1 <= 0) at rest: met (0.001 <= 0.01)"
+    assert premises["unmet"] == "rest: unmet (1 <= 0) resting: unmet (0 <= 1) at rest: met (0.001 <= 0.01)"
     control = words(document, "Would it notice?")
     assert control["small"] == "yes, 2 of 2 fail broken" and control["unmet"] == "no, 1 of 2 fail half" and control["wrong"] == "no control"
 
@@ -244,11 +256,13 @@ def test_every_cell_has_a_key_and_keys_order_as_the_words_do(document):
 
     assert order("Slack")[:3] == ["equal", "rounding", "small"]
     assert order("Would it notice?")[:2] == ["wrong", "unmet"]  # what would not notice comes first
+    assert order("Proof in the text") == ["small", "large", "wrong", "equal", "unmet", "rounding"]
+    assert cells["large"]["Proof in the text"]["data-sort"] == "1"  # one of two is not all
     assert order("Verdict")[-1] == "wrong" and order("Interval proof")[0] == "equal"
 
 
 def test_markup_in_words_is_escaped(document):
-    assert "x < 1 & so on" in words(document, "Claim")["small"] and "x &lt; 1 &amp;" in str(page_of(document))
+    assert "x < 1 & so on" in words(document, "Claim")["small"] and ">x &lt; 1 &amp; so on<" in ledger_page.table(document, titles=TITLES, link=link)
 
 
 def test_the_summary_counts(document):
