@@ -32,6 +32,8 @@ class Claim:
     tolerance: np.ndarray
     premises: tuple[Claim, ...]
     control: Claim | None
+    theorems: tuple[str, ...] = ()
+    intervals: tuple[int, int] | None = None
 
     @property
     def slack(self) -> np.ndarray:
@@ -68,6 +70,31 @@ class Claim:
         return tuple(float(a.ravel()[index]) for a in (self.lhs, self.rhs, self.tolerance))
 
     @property
+    def tightness(self) -> tuple[float | None, float | None]:
+        """Share of the bound that the measurement uses, (greatest, median) over all comparisons; at most 1 where it holds.
+
+        lhs / (rhs + tolerance) for "<=" with rhs > tolerance, 0 for lhs < 0; (rhs − tolerance) / lhs for ">=" with
+        rhs > tolerance; negative bounds are read with both signs turned round. A bound that does not exceed its
+        tolerance has no size of its own and is left out. None where no comparison has a ratio (equalities, bounds that
+        are zero), or where the ratio is no finite number.
+        """
+        if self.relation == "==" or np.isnan(self.lhs).any() or np.isnan(self.rhs).any():
+            return None, None
+        negative = self.rhs < 0
+        measured, bound = np.where(negative, -self.lhs, self.lhs), np.abs(self.rhs)
+        above = (self.relation == "<=") != negative  # the bound is from above, in absolute value
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            share = np.where(above, np.maximum(measured, 0) / (bound + self.tolerance), (bound - self.tolerance) / measured)
+        share = np.where(~above & (measured <= 0), np.inf, share)[bound > self.tolerance]
+        share = share[~np.isnan(share)]  # infinity over infinity
+        return (_json(share.max()), _json(np.median(share))) if share.size else (None, None)
+
+    @property
+    def enclosed(self) -> tuple[int, int] | None:
+        """(networks with an interval proof, networks): of the claim's members if those are more than were enclosed."""
+        return self.intervals and (self.intervals[0], max(self.intervals[1], self.members))
+
+    @property
     def failing_members(self) -> int:
         """Members for which a comparison fails by its numbers; nan does not count."""
         numbers = ~np.isnan(self.lhs) & ~np.isnan(self.rhs)
@@ -98,6 +125,7 @@ class Claim:
         """The claim as JSON: everything that the ledger shows, worst comparison of each member included."""
         lhs, rhs, tolerance = self.worst
         by_member = self.slack.reshape(self.members, -1)
+        tightest, median = self.tightness
         return {
             "label": self.label,
             "statement": self.statement,
@@ -109,6 +137,9 @@ class Claim:
             "members": self.members,
             "comparisons": int(self.slack.size),
             "verdict": self.verdict,
+            "theorems": list(self.theorems),
+            "enclosed": self.enclosed and dict(zip(("proved", "of"), self.enclosed)),
+            "tightness": {"worst": tightest, "median": median},
             "premises": [premise.record() for premise in self.premises],
             "control": self.control
             and {**self.control.record(), "noticed": self.noticed, "failing_members": self.control.failing_members},
@@ -125,13 +156,18 @@ def check(
     premises: Sequence[Claim] = (),
     control: Claim | None = None,
     statement: str = "",
+    theorem: str | Sequence[str] = (),
+    enclosures: Sequence = (),
 ) -> Claim:
     """The claim that `lhs relation rhs` holds for every member, up to `tolerance`.
 
     `relation` is "<=", ">=" or "==" (|lhs − rhs| ≤ tolerance). Numbers, arrays and tensors broadcast; the first axis
     is that of the members, and nan never holds. `premises` are claims without which this one says nothing;
-    `control` is the same check with a premise broken, which must fail for every member. `statement` says it in words.
-    Raises ValueError for an unknown relation, shapes that do not broadcast, nothing to compare or a bad tolerance.
+    `control` is the same check with a premise broken, which must fail for every member. `statement` says it in words,
+    and `theorem` names the label or labels of the statements in the text that it checks; an experiment has none.
+    `enclosures` are interval proofs (`enclosure.enclose`) for the networks of the claim, which the ledger counts.
+    Raises ValueError for an unknown relation, shapes that do not broadcast, nothing to compare or a bad tolerance, and
+    TypeError for what is no number, claim, label or enclosure.
     """
     if relation not in _RELATIONS:
         raise ValueError(f"relation: expected one of {', '.join(_RELATIONS)}, got {relation!r}")
@@ -141,6 +177,10 @@ def check(
         raise TypeError(f"{label}: expected premises as a list of claims, got {premises!r}")
     if control is not None and not isinstance(control, Claim):
         raise TypeError(f"{label}: expected a claim as control, got {control!r}")
+    theorems = (theorem,) if isinstance(theorem, str) else theorem
+    if not isinstance(theorems, (tuple, list)) or not all(isinstance(name, str) and name for name in theorems):
+        raise TypeError(f"{label}: expected theorem as a label or a list of labels, got {theorem!r}")
+    intervals = _count_proofs(label, enclosures)
     sides = [_array(label, side) for side in (lhs, rhs, tolerance)]
     shapes = ", ".join(str(side.shape) for side in sides)
     try:
@@ -156,7 +196,19 @@ def check(
         raise ValueError(f"{label}: expected at least one comparison, got none")
     if not ((tolerated >= 0) & np.isfinite(tolerated)).all():
         raise ValueError(f"{label}: expected a finite tolerance >= 0, got {tolerated.min():g}")
-    return Claim(label, statement, left, relation, right, tolerated, tuple(premises), control)
+    return Claim(label, statement, left, relation, right, tolerated, tuple(premises), control, tuple(theorems), intervals)
+
+
+def _count_proofs(label: str, enclosures) -> tuple[int, int] | None:
+    """(networks with a proof, networks) of some enclosures; None without any."""
+    if isinstance(enclosures, (tuple, list)) and not enclosures:
+        return None
+    from .enclosure import Enclosure  # here, since it needs interval arithmetic and few claims do
+
+    if not isinstance(enclosures, (tuple, list)) or not all(isinstance(e, Enclosure) for e in enclosures):
+        raise TypeError(f"{label}: expected enclosures as a list of Enclosure, made by enclose(), got {enclosures!r}")
+    exists = [np.asarray(e.exists) for e in enclosures]
+    return sum(int(e.sum()) for e in exists), sum(e.size for e in exists)
 
 
 def _array(label: str, side) -> np.ndarray:

@@ -1,11 +1,18 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lowrank import ClaimError, check, table
 from lowrank.claims import RECORD, Table
+from lowrank.enclosure import Enclosure
+
+arrays = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3)
 
 
 def test_relations_and_tolerance():
@@ -122,3 +129,85 @@ def test_html_escapes_and_carries_an_anchor():
 def test_bad_checks_are_named(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         check("a", *arguments, **options)
+
+
+def ratio(lhs, relation, rhs, tolerance=0.0):
+    return check("a", lhs, relation, rhs, tolerance=tolerance).record()["tightness"]
+
+
+@pytest.mark.parametrize(
+    "lhs, relation, rhs, worst, median",
+    [
+        ([1.0, 2.0, 3.0], "<=", 4.0, 3 / 4, 1 / 2),
+        ([8.0, 4.0, 5.0], ">=", 2.0, 2 / 4, 2 / 5),  # a bound from below is used up as the measurement comes down to it
+        ([0.0, 0.0], "<=", 1.0, 0.0, 0.0),
+        ([-3.0, 1.0], "<=", 2.0, 1 / 2, 1 / 4),  # a negative number uses nothing of a positive cap
+        (-8.0, "<=", -2.0, 1 / 4, 1 / 4),  # −x ≥ 2
+        ([-1.0, 1.0], ">=", -2.0, 1 / 2, 1 / 4),  # −x ≤ 2
+        ([1.0, 2.0], "<=", [float("inf"), 4.0], 1 / 2, 1 / 4),  # an infinite bound says nothing: 0
+        (float("inf"), "<=", float("inf"), None, None),
+        (float("inf"), "<=", 1.0, None, None),
+        ([float("inf"), 1.0], "<=", [float("inf"), 2.0], 1 / 2, 1 / 2),
+        (0.0, ">=", 1.0, None, None),
+        (-1.0, ">=", 1.0, None, None),  # fails by no finite factor
+        (-1.0, "<=", 0.0, None, None),  # a sign has no size to compare with
+        (float("inf"), ">=", 0.0, None, None),
+        ([1.0, 0.5], "<=", [0.0, 1.0], 1 / 2, 1 / 2),
+        (1.0, "==", 1.0, None, None),
+        ([0.5, float("nan")], "<=", 1.0, None, None),
+    ],
+)
+def test_tightness_by_hand(lhs, relation, rhs, worst, median):
+    assert ratio(lhs, relation, rhs) == {"worst": worst, "median": median}
+
+
+def test_a_bound_below_its_tolerance_has_no_tightness():
+    assert ratio([0.1, 0.5], "<=", [0.05, 1.0], tolerance=0.1) == {"worst": 0.5 / 1.1, "median": 0.5 / 1.1}
+    assert ratio(1e-17, "<=", 1e-16, tolerance=1e-14)["worst"] is None
+    assert ratio(0.3, ">=", 0.05, tolerance=0.1)["worst"] is None
+
+
+@given(lhs=arrays, rhs=arrays, relation=st.sampled_from(["<=", ">="]), tolerance=st.floats(0, 10))
+def test_tightness_is_at_most_one_where_the_claim_holds_and_does_not_see_signs(lhs, rhs, relation, tolerance):
+    claim = check("a", lhs, relation, rhs, tolerance=tolerance)
+    mirrored = check("a", -np.array(lhs), {"<=": ">=", ">=": "<="}[relation], -np.array(rhs), tolerance=tolerance)
+    worst, median = claim.tightness
+    assert claim.tightness == mirrored.tightness
+    if claim.holds and worst is not None:
+        assert 0 <= median <= worst <= 1 + 1e-15  # one rounded sum and one rounded quotient
+
+
+def test_theorems_are_labels():
+    assert check("a", 0.0, "<=", 1.0).record()["theorems"] == []
+    assert check("a", 0.0, "<=", 1.0, theorem="thm-x").record()["theorems"] == ["thm-x"]
+    assert check("a", 0.0, "<=", 1.0, theorem=("thm-x", "lem-y")).record()["theorems"] == ["thm-x", "lem-y"]
+    for wrong in (3, [""], [None], {"thm-x"}, None):
+        with pytest.raises(TypeError, match="^a: expected theorem as a label or a list of labels"):
+            check("a", 0.0, "<=", 1.0, theorem=wrong)
+
+
+def enclosure(*exists):
+    unused = torch.zeros(len(exists))
+    return Enclosure(np.array(exists), unused, unused, unused, unused, unused, np.array([""] * len(exists)))
+
+
+def test_enclosed_counts_interval_proofs_and_never_more_than_the_members():
+    def enclosed(members, *enclosures):
+        return check("a", np.zeros(members), "<=", 1.0, enclosures=enclosures).record()["enclosed"]
+
+    assert enclosed(2) is None
+    assert enclosed(2, enclosure(True, True)) == {"proved": 2, "of": 2}
+    assert enclosed(3, enclosure(True, False), enclosure(True)) == {"proved": 2, "of": 3}
+    assert enclosed(1, enclosure(True, True)) == {"proved": 2, "of": 2}
+    assert enclosed(70, enclosure(True, True)) == {"proved": 2, "of": 70}  # two of the seventy, not two of two
+
+
+@pytest.mark.parametrize("wrong", [True, [True], [np.array([True])], enclosure(True), "proved"])
+def test_only_an_enclosure_counts_as_proof(wrong):
+    with pytest.raises(TypeError, match="^a: expected enclosures as a list of Enclosure"):
+        check("a", 0.0, "<=", 1.0, enclosures=wrong)
+
+
+def test_claims_need_no_interval_arithmetic_without_enclosures():
+    code = "import sys; sys.modules['flint'] = None; from lowrank.claims import check; check('a', 0.0, '<=', 1.0, theorem='t')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""

@@ -1,17 +1,15 @@
 """The book's Sphinx extension: runs the chapters first, then lets the pages quote what they found.
 
     config-inited      an interrupted build is not trusted: its pages are thrown away
-    builder-inited     all chapters are executed or found unchanged (chapters.py), claims gathered, outputs compared
+    builder-inited     all chapters are executed or found unchanged (chapters.py), outputs compared, claims gathered (ledger.py)
     source-read        a chapter is read with its fresh outputs
     html-page-context  each script once
-    build-finished     claims.json appears beside the pages
+    build-finished     the ledger's files appear beside the pages
 """
 
 from __future__ import annotations
 
 import hashlib
-import html
-import json
 import re
 import shutil
 from collections import Counter
@@ -21,9 +19,10 @@ import nbformat
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import SphinxDirective
 
 import chapters
+import ledger
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +63,10 @@ def run_chapters(app: Sphinx) -> None:
 
 
 def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
-    """Pages to read again: chapters that ran anew, and all pages once the claims or this file have changed."""
+    """Pages to read again: chapters that ran anew, and all pages once the ledger or an extension has changed."""
     state = {name: execution.key for name, execution in app.lowrank_executions.items()}
-    quoted = json.dumps(gather_claims(app)) + Path(__file__).read_text(encoding="utf-8")
+    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+    quoted = "".join([ledger.quoted(app), *sources])
     state["claims"] = hashlib.sha256(quoted.encode()).hexdigest()
     before = getattr(env, "lowrank_state", {})
     env.lowrank_state = state
@@ -96,13 +96,6 @@ def _with_code_link(markup: str, target: str) -> str:
     return markup.replace("</figcaption>", f' <a href="{target}">Code of this figure</a></figcaption>')
 
 
-def gather_claims(app: Sphinx) -> list[dict]:
-    """Every claim of this build with its chapter, in the order of the book."""
-    return [
-        {"chapter": name, **claim} for name, execution in app.lowrank_executions.items() for claim in execution.claims
-    ]
-
-
 def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Each script once, and none of thebe, which nothing here uses: jupyter-book adds it twice, and MathJax twice, which
     browsers report as errors."""
@@ -125,41 +118,14 @@ def plain_docstrings(app: Sphinx, what: str, name: str, obj, options, lines: lis
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    """Writes claims.json and takes the mark away, unless the build failed."""
+    """Writes the ledger's files and takes the mark away, unless the build failed."""
     if exception is None:
-        ledger = {"versions": chapters.versions(), "claims": gather_claims(app)}
-        chapters.write_atomically(Path(app.outdir) / "claims.json", json.dumps(ledger, indent=1))
+        ledger.write(app)
         _mark(app).unlink(missing_ok=True)
 
 
 def _mark(app: Sphinx) -> Path:
     return Path(app.outdir).parent / ".building"
-
-
-class StatusStrip(SphinxDirective):
-    """Verdicts of this chapter's claims, members and controls; the body says what would falsify it."""
-
-    has_content = True
-
-    def run(self) -> list[nodes.Node]:
-        claims = self.env.app.lowrank_executions[self.env.docname].claims
-        verdicts = Counter(claim["verdict"].split(" (")[0] for claim in claims)
-        controls = [claim["control"] for claim in claims if claim["control"]]
-        noticed = sum(control["noticed"] for control in controls)
-        comparisons = sum(claim["comparisons"] for claim in claims)
-        parts = [
-            " · ".join(f"{count} {verdict}" for verdict, count in verdicts.items()),
-            f"{max(claim['members'] for claim in claims)} members at most, {comparisons:,} comparisons",
-            f"controls: {noticed} of {len(controls)} fail as they must",
-        ]
-        strip = nodes.container(classes=["status-strip"])
-        line = nodes.paragraph("", "", nodes.strong("", "Verdict of this build: "), nodes.Text("; ".join(parts) + "."))
-        strip += line
-        falsified = nodes.paragraph("", "", nodes.strong("", "What would falsify it: "))
-        parsed, messages = self.state.inline_text(" ".join(self.content), self.lineno)
-        falsified += parsed
-        strip += [falsified, *messages]
-        return [strip]
 
 
 class Provenance(SphinxDirective):
@@ -193,18 +159,6 @@ class ChapterFigure(SphinxDirective):
         return [nodes.raw("", _with_code_link(figures[name], f"{page}#code-{name}"), format="html")]
 
 
-class Verdict(SphinxRole):
-    """The verdict of the claim with this label in this build, as a link to its row."""
-
-    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        for claim in gather_claims(self.env.app):
-            if claim["label"] == self.text:
-                page = self.env.app.builder.get_relative_uri(self.env.docname, claim["chapter"])
-                return [nodes.reference("", claim["verdict"], refuri=f"{page}#claim-{html.escape(self.text)}")], []
-        message = self.inliner.reporter.error(f"verdict: no claim of this build is labelled {self.text}", line=self.lineno)
-        return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
-
-
 def setup(app: Sphinx) -> dict:
     app.connect("config-inited", distrust_interrupted_build, priority=900)
     app.connect("builder-inited", run_chapters)
@@ -214,8 +168,7 @@ def setup(app: Sphinx) -> dict:
         app.connect("autodoc-process-docstring", plain_docstrings)
     app.connect("html-page-context", tidy_scripts, priority=900)
     app.connect("build-finished", finish)
-    app.add_directive("status-strip", StatusStrip)
     app.add_directive("provenance", Provenance)
     app.add_directive("chapter-figure", ChapterFigure)
-    app.add_role("verdict", Verdict())
+    ledger.setup(app)
     return {"parallel_read_safe": False, "parallel_write_safe": True}

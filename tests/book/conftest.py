@@ -66,7 +66,7 @@ def quick_top(tmp_path_factory) -> Path:
     top = tmp_path_factory.mktemp("quick")
     for name in ("_config.yml",):
         shutil.copy(TOP / name, top / name)
-    shutil.copytree(BOOK, top / "book", ignore=shutil.ignore_patterns("*.ipynb", "*.md", "mathjax", "__pycache__", "_toc.yml"))
+    shutil.copytree(BOOK, top / "book", ignore=shutil.ignore_patterns("*.ipynb", "*.md", "mathjax", "__pycache__", "_toc.yml", "abstract.yml"))
     (top / "book" / "_static" / "mathjax").mkdir()
     (top / "book" / "_static" / "mathjax" / "tex-svg.js").touch()
     (top / "book" / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: theorems/alignment\n- file: bibliography\n")
