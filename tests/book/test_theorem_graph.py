@@ -199,6 +199,20 @@ def test_a_plain_build_ends_at_a_reference_to_nothing(quick_top, tmp_path):
     assert "Traceback" not in said
 
 
+def test_the_page_follows_a_change_on_another_page(quick_top, tmp_path):
+    top = shutil.copytree(quick_top, tmp_path / "top", symlinks=True)
+    with open(top / "book" / "_toc.yml", "a") as toc:
+        toc.write("- file: theorem_graph\n")
+    shutil.copy(BOOK / "appendix" / "theorem_graph.md", top / "book" / "theorem_graph.md")
+    assert build(top).returncode == 0
+    shown = top / "_build" / "html" / "theorem_graph.html"
+    assert "Homogeneity" in shown.read_text() and "Of degree p" not in shown.read_text()
+    notation = top / "book" / "notation.md"
+    notation.write_text(notation.read_text().replace("{prf:definition} Homogeneity", "{prf:definition} Of degree p"))
+    assert build(top).returncode == 0
+    assert soup_of(shown).find(id="node-def-homogeneous").select_one("text.title").string == "Of degree p"
+
+
 @lru_cache
 def soup_of(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
