@@ -141,7 +141,7 @@ def _checks(found: Iterable[dict], x: float, y: float, words: str, link, status:
         x += MARK
     for claim in found:
         says = f"{claim['label']}: {claim['verdict']}. {claim['statement']}" + (". It would not notice a fault" if unnoticed(claim) else "")
-        enclosed = bool(claim.get("enclosed"))
+        enclosed = bool(claim.get("enclosed") and claim["enclosed"]["proved"])
         address = escape(link(claim["chapter"], f"claim-{claim['label']}"))
         x += 4 * enclosed
         parts.append(f'<a href="{address}" class="claim"><title>{escape(says)}</title>{_mark(verdict(claim), x, y, "ring" if enclosed else "", unnoticed(claim))}</a>')

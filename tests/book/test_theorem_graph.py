@@ -120,7 +120,9 @@ def test_a_check_without_a_working_control_is_struck_through(noticed):
     mark = svg(graph).select_one("a.claim")
     assert bool(mark.select(".silent")) == (noticed is not True) == ("would not notice" in mark.title.string)
     assert ("would not notice" in words(graph).find(id="row-thm-t").get_text()) == (noticed is not True)
-    assert mark.select(".ring") and "enclosed 2 of 3" in svg(graph).find(id="node-thm-t").title.string
+    none = gather(TINY, [claim("one", "thm-t", enclosed={"proved": 0, "of": 3})])
+    assert mark.select(".ring") and not svg(none).select("a.claim .ring")
+    assert "enclosed 0 of 3" in svg(none).find(id="node-thm-t").title.string and "enclosed 2 of 3" in svg(graph).find(id="node-thm-t").title.string
 
 
 def test_a_circle_is_refused_with_its_labels_and_places():
