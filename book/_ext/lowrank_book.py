@@ -171,4 +171,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("provenance", Provenance)
     app.add_directive("chapter-figure", ChapterFigure)
     ledger.setup(app)
+    app.setup_extension("theorem_graph")
     return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -69,12 +69,15 @@ def quick_top(tmp_path_factory) -> Path:
     shutil.copytree(BOOK, top / "book", ignore=shutil.ignore_patterns("*.ipynb", "*.md", "mathjax", "__pycache__", "_toc.yml", "abstract.yml"))
     (top / "book" / "_static" / "mathjax").mkdir()
     (top / "book" / "_static" / "mathjax" / "tex-svg.js").touch()
-    (top / "book" / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: theorems/alignment\n- file: bibliography\n")
+    (top / "book" / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: notation\n- file: theorems/alignment\n- file: bibliography\n")
     (top / "book" / "index.md").write_text("# A book\n\n{verdict}`alignment-window-identity`\n")
     (top / "book" / "bibliography.md").write_text("# Bibliography\n\n```{bibliography}\n```\n")
+    # Statements refer to the definitions there.
+    notation = (BOOK / "notation.md").read_text()
+    (top / "book" / "notation.md").write_text(notation.replace("(appendix/theorem_graph.md)", "(index.md)"))
     notebook = read("theorems/alignment")
     for cell in notebook.cells:
-        cell.source = cell.source.replace("(../how_to_read.md)", "(../index.md)").replace("(../notation.md)", "(../index.md)")
+        cell.source = cell.source.replace("(../how_to_read.md)", "(../index.md)")
         cell.source = cell.source.replace("(norm_preservation.ipynb)", "(../index.md)")
         cell.source = cell.source.replace("(certificates.ipynb)", "(../index.md)")
         if "parameters" in cell.metadata.get("tags", []):
