@@ -218,4 +218,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("provenance", Provenance)
     app.add_directive("chapter-figure", ChapterFigure)
     app.add_role("verdict", Verdict())
+    app.setup_extension("lint")
     return {"parallel_read_safe": False, "parallel_write_safe": True}
