@@ -47,9 +47,9 @@ HOLE = "\N{REPLACEMENT CHARACTER}"  # what an f-string computes
 _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
 _DIGITS = r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+"
 _TOKEN = re.compile(
-    rf"(?<![\w.^{HOLE}])(?P<number>{_DIGITS})(?:[eE](?P<exponent>[-+−]?\d+)|\s?(?:·|×|\\cdot|\\times)\s?10(?P<power>[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]+|\^\{{?[-−]?\d+\}}?))?"
+    rf"(?<![\w.])10(?P<bare>[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]+)|(?P<fraction>[{''.join(FRACTIONS)}])"
+    rf"|(?<![\w.^{HOLE}])(?P<number>{_DIGITS})(?:[eE](?P<exponent>[-+−]?\d+)|\s?(?:·|×|\\cdot|\\times)\s?10(?P<power>[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]+|\^\{{?[-−]?\d+\}}?))?"
     rf"(?P<percent>\s?\\?%|\sper\scent|\spercent)?(?![\w{HOLE}])(?!\.\d)"
-    rf"|(?<![\w.])10(?P<bare>[⁻⁺⁰¹²³⁴⁵⁶⁷⁸⁹]+)|(?P<fraction>[{''.join(FRACTIONS)}])"
     rf"|\b(?P<word>{_WORD})(?P<unit>\s(?:per\scent|percent)|\s(?:tenth|hundredth|thousandth)s?\b|(?:-|\s)?fold\b"
     r"|\stimes(?=\s(?:as|more|less|the|small|larg|fast|slow|low|high|great|near|far|long|short|wide))|\sorders?\sof\smagnitude)"
     rf"|\b(?:a|an)\s(?P<part>tenth|hundredth|thousandth)\b",

@@ -1,7 +1,8 @@
 """The book's Sphinx extension: runs the chapters first, then lets the pages quote what they found.
 
     config-inited      an interrupted build is not trusted: its pages are thrown away
-    builder-inited     all chapters are executed or found unchanged (chapters.py), claims gathered, outputs compared
+    builder-inited     all chapters are executed or found unchanged (chapters.py), claims gathered, outputs compared;
+                       then the lint looks at everything (lint.py)
     source-read        a chapter is read with its fresh outputs
     html-page-context  each script once
     build-finished     claims.json appears beside the pages
