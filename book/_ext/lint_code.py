@@ -197,7 +197,7 @@ class _World:
         full, name = _resolved(node.func, self.imports), called(node)
         if full in GRADIENTS or (full.startswith("lowrank.") and full.split(".")[-1] in ("loss_gradients", "residuals", "nearest_gradient", "backpropagate")):
             return True
-        if name == "gradient_descent":  # one step a call is a loop of one's own around it
+        if "gradient_descent" in (name, full.split(".")[-1]):  # one step a call is a loop of one's own around it
             steps = keyword(node, "steps")
             return isinstance(steps, ast.Constant) and steps.value == 1
         return name in self.gradients

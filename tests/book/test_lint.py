@@ -332,6 +332,7 @@ LOOPS = {
     "functional": "slope = torch.func.grad(f)\nfor _ in range(9):\n    w = w - slope(w)",
     "jacobian": "for _ in range(9):\n    w = w - torch.autograd.functional.jacobian(f, w)",
     "one step a call": "for _ in range(9):\n    w = gradient_descent(o, w, step_size=0.1, steps=1).weights",
+    "one step, renamed": "from lowrank import gradient_descent as gd\nfor _ in range(9):\n    w = gd(o, w, step_size=0.1, steps=1).weights",
     "by hand": "for _ in range(9):\n    w = w + step_size * (x * p(w)).mean()",
     "backward": "loss.backward()",
     "optim": "optimiser = torch.optim.SGD(w, lr=0.1)",
