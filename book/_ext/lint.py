@@ -3,7 +3,7 @@
     python book/_ext/lint.py [CHAPTER ...]
 
 which reads the stored executions of the last build, or the committed notebooks where there is none. The rules are pure functions
-(chapter, book) -> violations, in lint_text.py, lint_numbers.py and lint_code.py; what is typed on purpose is in numbers_allowed.yml,
+(chapter, book) -> violations, in lint_text.py, lint_numbers.py, lint_code.py and lint_draws.py; what is typed on purpose is in numbers_allowed.yml,
 and {numbers-allowed} shows that list to the reader.
 """
 
@@ -21,6 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import chapters
 import lint_code
+import lint_draws
 import lint_numbers
 import lint_text
 from lint_model import Allowed, Book, Chapter, Violation, read_book
@@ -42,7 +43,7 @@ RULES: dict[str, Callable[[Chapter, Book], list[Violation]]] = {
     "f1 training loop": lint_code.training_loops,
     "f2 other chapter": lint_code.imports_of_chapters,
     "f3 not Python": lint_code.not_python,
-    "g unseeded draw": lint_code.unseeded_draws,
+    "g unseeded draw": lint_draws.unseeded_draws,
 }
 
 

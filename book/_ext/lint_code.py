@@ -1,6 +1,8 @@
-"""Rules about the code of a chapter: no training loop of its own, nothing from another chapter, no draw without a seed.
+"""Rules about the code of a chapter: no training loop of its own, nothing from another chapter, plain Python.
 
-All by the syntax tree, with the names that imports give resolved.
+By the syntax tree, with the names that imports give resolved. A training loop is a state that a gradient at that state changes,
+turn after turn: a cycle of what is made from what, through a gradient and through a name that lives on. A gradient written out
+by hand without a factor called step_size (or lr, eta) stays unseen.
 """
 
 from __future__ import annotations
@@ -9,41 +11,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lint_model import Book, Cell, Chapter, Names, Violation, called, dotted, keyword, loaded
-
-# --- names ----------------------------------------------------------------------------------------------------------------
-
-
-def _trees(chapter: Chapter) -> list[tuple[Cell, ast.Module]]:
-    return [(cell, cell.tree) for cell in chapter.code_cells if cell.tree]
-
-
-def _imports(trees: list[ast.Module]) -> dict[str, str]:
-    """What each imported name stands for; `X = module.function` counts as an import."""
-    found: dict[str, str] = {}
-    for node in (n for tree in trees for n in ast.walk(tree)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                found[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            for alias in node.names:
-                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    for node in (n for tree in trees for n in ast.walk(tree)):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            made = _resolved(node.value, found)
-            if made and "." in made and node.targets[0].id not in found:
-                found[node.targets[0].id] = made
-    return found
-
-
-def _resolved(node: ast.AST, imports: dict[str, str]) -> str:
-    """The full name of a function or module that `node` names through imports; '' for anything else."""
-    name = dotted(node)
-    if not name:
-        return ""
-    first, *rest = name.split(".")
-    return ".".join([imports[first], *rest]) if first in imports else ""
-
+from lint_model import Book, Chapter, Violation, called, dotted, imports_of, keyword, loaded, resolved, trees_of
 
 def not_python(chapter: Chapter, book: Book) -> list[Violation]:
     """A code cell that is not plain Python: magics hide what they run from every other rule."""
@@ -56,20 +24,21 @@ def not_python(chapter: Chapter, book: Book) -> list[Violation]:
 # --- another chapter ------------------------------------------------------------------------------------------------------
 
 RUNNERS = {"nbformat", "nbclient", "papermill", "import_ipynb", "runpy", "importlib", "nbconvert", "imp"}
+HIDDEN = ("__import__", "import_module", "exec", "eval", "run_path", "run_line_magic", "system")
 
 
 def imports_of_chapters(chapter: Chapter, book: Book) -> list[Violation]:
     """An import from another chapter, by name, by path or by running it."""
     own = {part for other in book.chapters if other.is_notebook for part in other.name.split("/")}
     found = []
-    for cell, tree in _trees(chapter):
+    for cell, tree in trees_of(chapter):
         for node in ast.walk(tree):
             named = []
             if isinstance(node, ast.Import):
                 named = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 named = [("." * node.level) + (node.module or "")]
-            elif isinstance(node, ast.Call) and called(node) in ("__import__", "import_module", "exec", "eval", "run_path", "run_line_magic", "system"):
+            elif isinstance(node, ast.Call) and called(node) in HIDDEN:
                 named = [f"{called(node)}()"]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".ipynb"):
                 named = [node.value]
@@ -85,19 +54,21 @@ def imports_of_chapters(chapter: Chapter, book: Book) -> list[Violation]:
 
 # --- training loops ---------------------------------------------------------------------------------------------------------
 
+OURS = ("loss_gradients", "residuals", "nearest_gradient", "backpropagate")
 GRADIENTS = {  # whose results point downhill
-    "lowrank.loss_gradients", "lowrank.residuals", "lowrank.nearest_gradient", "lowrank.objective.backpropagate",
+    *(f"lowrank.{name}" for name in OURS),
     "torch.autograd.grad", "torch.func.grad", "torch.func.grad_and_value", "torch.func.vjp", "torch.func.jacrev", "torch.func.jacfwd",
     "torch.autograd.functional.jacobian", "torch.autograd.functional.vjp", "torch.autograd.functional.hessian",
     "scipy.optimize.approx_fprime",
 }  # fmt: skip
+WRAPPERS = ("partial", "grad", "jit", "compile", "grad_and_value", "vmap")
 RATES = ("step_size", "learning_rate", "lr", "eta", "η")
 TRAINING = "use gradient_descent, gradient_flow or polish of the package; a chapter has no training loop of its own"
 
 
 def training_loops(chapter: Chapter, book: Book) -> list[Violation]:
     """A training loop of the chapter's own: a state that a gradient at that state changes, again and again; or torch.optim."""
-    trees = _trees(chapter)
+    trees = trees_of(chapter)
     world = _World.of([tree for _, tree in trees])
     found = []
     for cell, tree in trees:
@@ -121,13 +92,13 @@ class _World:
 
     @classmethod
     def of(cls, trees: list[ast.Module]) -> _World:
-        world = cls(_imports(trees))
+        world = cls(imports_of(trees))
         for node in (n for tree in trees for n in ast.walk(tree)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 world.functions[node.name] = node
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
                 world.functions.update({t.id: node.value for t in node.targets if isinstance(t, ast.Name)})
-            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and called(node.value) in ("partial", "grad", "jit", "compile", "grad_and_value", "vmap"):
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and called(node.value) in WRAPPERS:
                 world.functions.update({t.id: node.value for t in node.targets if isinstance(t, ast.Name)})
         while True:  # a function that calls one that takes gradients takes gradients
             more = {n for n, f in world.functions.items() if n not in world.gradients and world._gradient_calls(f, inside=True)}
@@ -140,7 +111,7 @@ class _World:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [f"{node.module}.{a.name}" for a in node.names]
             return "an optimiser of torch" if any(name.startswith("torch.optim") for name in names) else ""
-        if isinstance(node, ast.Attribute) and _resolved(node, self.imports).startswith("torch.optim"):
+        if isinstance(node, ast.Attribute) and resolved(node, self.imports).startswith("torch.optim"):
             return "an optimiser of torch"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "backward":
             return "a call of backward()"
@@ -185,7 +156,7 @@ class _World:
 
     def _is_gradient(self, node: ast.AST) -> bool:
         if isinstance(node, ast.Attribute) and node.attr == "grad" and isinstance(node.ctx, ast.Load):
-            return _resolved(node, self.imports) in ("",)  # w.grad, not torch.autograd.grad, which counts where it is called
+            return resolved(node, self.imports) in ("",)  # w.grad, not torch.autograd.grad, which counts where it is called
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):  # step_size * force(weights): a step by hand
             sides = (node.left, node.right)
             rates = [dotted(side).split(".")[-1].lower() in RATES for side in sides]
@@ -194,9 +165,11 @@ class _World:
             return False
         if isinstance(node.func, ast.Call):  # grad(f)(w)
             return self._is_gradient(node.func)
-        full, name = _resolved(node.func, self.imports), called(node)
-        if full in GRADIENTS or (full.startswith("lowrank.") and full.split(".")[-1] in ("loss_gradients", "residuals", "nearest_gradient", "backpropagate")):
+        full, name = resolved(node.func, self.imports), called(node)
+        if full in GRADIENTS or (full.startswith("lowrank.") and full.split(".")[-1] in OURS):
             return True
+        if name in ("partial", "vmap", "compile"):  # partial(loss_gradients, objective)
+            return any(resolved(a, self.imports) in GRADIENTS or dotted(a) in self.gradients for a in node.args)
         if "gradient_descent" in (name, full.split(".")[-1]):  # one step a call is a loop of one's own around it
             steps = keyword(node, "steps")
             return isinstance(steps, ast.Constant) and steps.value == 1
@@ -357,147 +330,6 @@ def _written_outside(function: ast.AST) -> Iterator[str]:
         for target in targets:
             if isinstance(target, (ast.Subscript, ast.Attribute)):
                 yield from loaded(target) - own
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and (node.func.attr.endswith("_") or node.func.attr in ("append", "update")):
+        method = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+        if method.endswith("_") or method in ("append", "update"):
             yield from loaded(node.func.value) - own
-
-
-# --- draws ------------------------------------------------------------------------------------------------------------------
-
-TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
-TORCH_LIKE = {"rand_like", "randn_like", "randint_like"}
-IN_PLACE = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "geometric_", "log_normal_", "cauchy_", "bernoulli", "multinomial",
-            "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "trunc_normal_", "orthogonal_", "sparse_"}  # fmt: skip
-TORCH_MODULES = {"Linear", "Bilinear", "Conv1d", "Conv2d", "Conv3d", "Embedding", "RNN", "LSTM", "GRU", "MultiheadAttention", "Transformer",
-                 "TransformerEncoderLayer", "TransformerDecoderLayer", "Dropout", "AlphaDropout", "LazyLinear", "EmbeddingBag"}  # fmt: skip
-NUMPY_SEEDED = {"default_rng", "SeedSequence", "PCG64", "PCG64DXSM", "Philox", "MT19937", "SFC64", "RandomState"}
-SCIPY_DRAWS = {"rvs", "differential_evolution", "dual_annealing", "basinhopping", "shgo", "random_rotation", "Sobol", "Halton", "LatinHypercube"}
-SKLEARN_DRAWS = {
-    "train_test_split", "KMeans", "MiniBatchKMeans", "MLPClassifier", "MLPRegressor", "RandomForestClassifier", "RandomForestRegressor",
-    "ExtraTreesClassifier", "GradientBoostingClassifier", "SGDClassifier", "SGDRegressor", "Perceptron", "ShuffleSplit", "StratifiedShuffleSplit",
-    "shuffle", "resample", "TruncatedSVD", "GaussianMixture", "TSNE", "LinearSVC", "RandomizedPCA", "NMF", "make_classification", "make_blobs",
-    "make_moons", "make_circles", "make_regression", "make_spd_matrix", "FastICA", "BaggingClassifier", "DecisionTreeClassifier",
-}  # fmt: skip
-SKLEARN_SHUFFLES = {"KFold", "StratifiedKFold", "GroupKFold"}
-SEEDED = "draw with generator=torch.Generator().manual_seed(seed), seed a parameter of the chapter"
-
-
-def unseeded_draws(chapter: Chapter, book: Book) -> list[Violation]:
-    """A random draw that no parameter of the chapter seeds."""
-    trees = _trees(chapter)
-    imports = _imports([tree for _, tree in trees])
-    names = Names.of([tree for _, tree in trees])
-    seeded_later = {
-        node.func.value.id
-        for _, tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "manual_seed" and isinstance(node.func.value, ast.Name)
-    }
-    rngs = {name for name, made in names.sources.items() if any(isinstance(m, ast.Call) and called(m) == "default_rng" for m in made)}
-    context = _Draws(imports, names, chapter.parameters, seeded_later, rngs)
-    found = []
-    for cell, tree in trees:
-        parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
-        for node in ast.walk(tree):
-            fault = context.fault(node, parents)
-            if fault:
-                line = cell.source.splitlines()[node.lineno - 1].strip()
-                found.append(chapter.violation(cell, f'{fault} at "{line[:80]}"', SEEDED))
-    return found
-
-
-@dataclass
-class _Draws:
-    imports: dict[str, str]
-    names: Names
-    parameters: frozenset[str]
-    seeded_later: set[str]
-    rngs: set[str]
-
-    def fault(self, node: ast.AST, parents: dict) -> str:
-        """What is wrong with the draw that `node` is, or ''."""
-        if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(getattr(node, "ctx", None), ast.Load):
-            return self._passed_on(node, parents.get(node))
-        return self._call(node, parents) if isinstance(node, ast.Call) else ""
-
-    def _passed_on(self, node, parent) -> str:
-        """A drawing function that is named without being called: what calls it cannot be seen."""
-        if isinstance(parent, (ast.Attribute, ast.alias)) or (isinstance(parent, ast.Call) and parent.func is node):
-            return ""
-        if isinstance(parent, ast.Assign):
-            return ""  # the name is followed to where it is called
-        full = _resolved(node, self.imports)
-        return f"unseeded draw: {full} is passed on" if self._is_draw(full) and full.split(".")[0] in ("torch", "numpy", "random") else ""
-
-    @staticmethod
-    def _is_draw(full: str) -> bool:
-        module, _, name = full.rpartition(".")
-        return (
-            (module == "torch" and name in TORCH_DRAWS | TORCH_LIKE)
-            or (module == "numpy.random" and name not in NUMPY_SEEDED | {"Generator", "BitGenerator"})
-            or (module == "random" and name != "Random" and name[:1].islower())
-        )
-
-    def _call(self, node: ast.Call, parents: dict) -> str:
-        full, name = _resolved(node.func, self.imports), called(node)
-        module, _, last = full.rpartition(".")
-        root = full.split(".")[0]
-        if name == "getattr" and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
-            full = f"{_resolved(node.args[0], self.imports)}.{node.args[1].value}"
-            return f"unseeded draw: {full} by getattr" if self._is_draw(full) else ""
-        if full in ("torch.manual_seed", "torch.seed", "torch.random.manual_seed", "numpy.random.seed", "random.seed", "torch.cuda.manual_seed"):
-            return f"global random state: {full}"
-        if self._is_draw(full):
-            if root == "torch" and last in TORCH_DRAWS:
-                return "" if self._has_generator(node) else f"unseeded draw: {full} without generator="
-            return f"unseeded draw: {full}"
-        if module in ("secrets", "uuid") or full == "os.urandom":
-            return f"unseeded draw: {full}"
-        if full in ("random.Random",) or (module == "numpy.random" and last in NUMPY_SEEDED):
-            seed = node.args[0] if node.args else next((k.value for k in node.keywords if k.arg in ("seed", "entropy")), None)
-            return "" if self._seeded(seed) else f"unseeded draw: {full} without a parameter as seed"
-        if full == "torch.Generator":
-            return self._generator(node, parents)
-        if name == "manual_seed" and not self._seeded(node.args[0] if node.args else None):
-            return "unseeded draw: manual_seed without a parameter"
-        if name == "seed" and isinstance(node.func, ast.Attribute) and not node.args and not node.keywords:
-            return "unseeded draw: .seed() takes its seed from the machine"
-        if module == "torch.nn" and last in TORCH_MODULES:
-            return f"unseeded draw: {full} draws from the global state"
-        if full.startswith("torch.distributions.") or full in ("torch.dropout", "torch.nn.functional.dropout"):
-            return f"unseeded draw: {full} draws from the global state"
-        if name in IN_PLACE and isinstance(node.func, ast.Attribute) and not module.startswith("numpy"):
-            base = node.func.value
-            if isinstance(base, ast.Name) and base.id in self.rngs:
-                return ""
-            return "" if self._has_generator(node) else f"unseeded draw: {name} without generator="
-        if root == "sklearn" and (last in SKLEARN_DRAWS or (last in SKLEARN_SHUFFLES and _true(keyword(node, "shuffle")))):
-            return "" if self._seeded(keyword(node, "random_state")) else f"unseeded draw: {full} without random_state="
-        if keyword(node, "random_state") is not None and not self._seeded(keyword(node, "random_state")):
-            return f"unseeded draw: {full or name} without a parameter as random_state"
-        if root == "scipy" and last in SCIPY_DRAWS or (name == "rvs" and isinstance(node.func, ast.Attribute)):
-            seeds = [k.value for k in node.keywords if k.arg in ("seed", "rng", "random_state")]
-            return "" if seeds and self._seeded(seeds[0]) else f"unseeded draw: {full or name} without rng="
-        return ""
-
-    def _generator(self, node: ast.Call, parents: dict) -> str:
-        above = parents.get(node)
-        if isinstance(above, ast.Attribute) and above.attr == "manual_seed":
-            return ""  # the seed itself is looked at where manual_seed is called
-        targets = [t.id for t in getattr(above, "targets", ()) if isinstance(t, ast.Name)]
-        return "" if any(t in self.seeded_later for t in targets) else "unseeded draw: torch.Generator() without manual_seed"
-
-    @staticmethod
-    def _has_generator(node: ast.Call) -> bool:
-        value = keyword(node, "generator")
-        return value is not None and not (isinstance(value, ast.Constant) and value.value is None)
-
-    def _seeded(self, seed: ast.AST | None) -> bool:
-        """Whether a parameter stands behind `seed`; a torch generator or NumPy's also will do."""
-        if seed is None or isinstance(seed, ast.Constant):
-            return False
-        behind = set().union(*(loaded(part) for part in self.names.behind(seed, 12)))
-        return bool(behind & self.parameters)
-
-
-def _true(value: ast.AST | None) -> bool:
-    return isinstance(value, ast.Constant) and value.value is True

@@ -245,3 +245,34 @@ class Names:
             if not names:
                 break
         return found
+
+
+def trees_of(chapter: Chapter) -> list[tuple[Cell, ast.Module]]:
+    return [(cell, cell.tree) for cell in chapter.code_cells if cell.tree]
+
+
+def imports_of(trees: list[ast.Module]) -> dict[str, str]:
+    """What each imported name stands for; `X = module.function` counts as an import."""
+    found: dict[str, str] = {}
+    for node in (n for tree in trees for n in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in (n for tree in trees for n in ast.walk(tree)):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            made = resolved(node.value, found)
+            if made and "." in made and node.targets[0].id not in found:
+                found[node.targets[0].id] = made
+    return found
+
+
+def resolved(node: ast.AST, imports: dict[str, str]) -> str:
+    """The full name of a function or module that `node` names through imports; '' for anything else."""
+    name = dotted(node)
+    if not name:
+        return ""
+    first, *rest = name.split(".")
+    return ".".join([imports[first], *rest]) if first in imports else ""

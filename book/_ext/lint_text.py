@@ -107,6 +107,8 @@ def claims_of_unknown_statements(chapter: Chapter, book: Book) -> list[Violation
 
 _IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<address>[^)\s]+)")
 _TAG = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
+_SHOW = "end the cell with figures.show(*axes, name=..., alt=..., caption=...)"
+_SENTENCE = "give figures.show(..., {}=...) a sentence computed from the data"
 _PICTURES = ("image/png", "image/svg+xml", "image/jpeg", "image/gif", "application/pdf")
 
 
@@ -125,20 +127,20 @@ def figures_without_words(chapter: Chapter, book: Book) -> list[Violation]:
                 for part, words in (("alt", "alternative text"), ("caption", "caption")):
                     value = keyword(node, part)
                     if value is None or (isinstance(value, ast.Constant) and not str(value.value).strip()):
-                        complain(cell, f"figure {name} has no {words}", f"give figures.show(..., {part}=...) a sentence computed from the data")
+                        complain(cell, f"figure {name} has no {words}", _SENTENCE.format(part))
                 for tag in {"remove-cell", "remove-input"} & set(cell.tags):
                     complain(cell, f"figure {name} has no link to its code, which the tag {tag} removes", "tag the cell hide-input")
             elif isinstance(node, ast.Call) and (dotted(node.func) in ("plt.show", "plt.savefig") or called(node) == "savefig"):
-                complain(cell, f"{dotted(node.func)} shows a figure without caption and alternative text", "end the cell with figures.show(*axes, name=..., alt=..., caption=...)")
+                complain(cell, f"{dotted(node.func)} shows a figure without caption and alternative text", _SHOW)
         for output in cell.outputs:
             shown = output.get("metadata", {}).get("lowrank_figure")
             if shown is None:
                 if any(mime in output.get("data", {}) for mime in _PICTURES):
-                    complain(cell, "a picture among the outputs is no figure with caption, alternative text and link to its code", "end the cell with figures.show(*axes, name=..., alt=..., caption=...)")
+                    complain(cell, "a picture among the outputs has no caption, alternative text and link to its code", _SHOW)
                 continue
             for part, words in (("alt", "alternative text"), ("caption", "caption")):
                 if not str(shown.get(part, "")).strip():
-                    complain(cell, f"figure {shown.get('name')} has no {words}", f"give figures.show(..., {part}=...) a sentence computed from the data")
+                    complain(cell, f"figure {shown.get('name')} has no {words}", _SENTENCE.format(part))
             if "</figcaption>" not in "".join(output.get("data", {}).get("text/html", "")):
                 complain(cell, f"figure {shown.get('name')} has no caption in its markup, where the link to its code goes", "show it by figures.show")
     for cell in chapter.text_cells:
@@ -157,10 +159,15 @@ def figures_without_words(chapter: Chapter, book: Book) -> list[Violation]:
                 if block.name == "figure" and not block.body.strip():
                     complain(cell, f"figure {block.argument} has no caption", "write the caption as the body of the block", offset)
             elif block.name == "chapter-figure":
-                shown = [entry["name"] for page in book.chapters if page.name == block.argument.split(" ")[0] for _, _, entry in page.outputs("lowrank_figure")]
-                if book.executed and block.argument.split(" ")[-1] not in shown:
-                    complain(cell, f"chapter-figure {block.argument} shows nothing", "name a chapter and one of its figures", max(cell.source.find(block.argument), 0))
+                page, _, name = block.argument.partition(" ")
+                if book.executed and name.strip() not in _figures_of(book, page):
+                    offset = max(cell.source.find(block.argument), 0)
+                    complain(cell, f"chapter-figure {block.argument} shows nothing", "name a chapter and one of its figures", offset)
     return found
+
+
+def _figures_of(book: Book, name: str) -> set[str]:
+    return {entry["name"] for page in book.chapters if page.name == name for _, _, entry in page.outputs("lowrank_figure")}
 
 
 # --- references -------------------------------------------------------------------------------------------------------------
@@ -242,7 +249,8 @@ class _Targets:
             file = posixpath.normpath(posixpath.join(folder, path.lstrip("/") if path.startswith("/") else path))
             page = re.sub(r"\.(ipynb|md|html)$", "", file)
             if page not in self.pages:
-                return "" if file in self.book.files and not file.endswith((".ipynb", ".md")) else "write the path of a page of _toc.yml, from this one"
+                exists = file in self.book.files and not file.endswith((".ipynb", ".md"))
+                return "" if exists else "write the path of a page of _toc.yml, from this one"
         elif not anchor:
             return "write what it links to"
         if anchor and anchor not in (self.labels[page] if path else self.everywhere) and not self._made(page, anchor):
@@ -252,11 +260,9 @@ class _Targets:
     def _made(self, page: str, anchor: str) -> bool:
         """Anchors that the build makes."""
         kind, _, name = anchor.partition("-")
-        known = {"claim": self.claims, "figure": self._figures(page), "code": self._figures(page)}
+        figures = _figures_of(self.book, page)
+        known = {"claim": self.claims, "figure": figures, "code": figures}
         return kind in known and (not self.book.executed or name in known[kind])
-
-    def _figures(self, name: str) -> set[str]:
-        return {entry["name"] for page in self.book.chapters if page.name == name for _, _, entry in page.outputs("lowrank_figure")}
 
     def _page(self, target: str) -> str:
         folder = "" if target.startswith("/") else posixpath.dirname(self.chapter.name)
