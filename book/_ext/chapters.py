@@ -133,10 +133,19 @@ def execute_all(
     executions = {}
     for name, notebook in notebooks.items():
         stored = nbformat.read(_stored(store, name, keys[name]), as_version=4)
-        for cell, ran in zip(_code_cells(notebook), _code_cells(stored), strict=True):
-            cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
-        executions[name] = Execution(name, keys[name], notebook, stored.metadata["lowrank_seconds"])
+        executions[name] = Execution(name, keys[name], _with_outputs(notebook, stored), stored.metadata["lowrank_seconds"])
     return executions
+
+
+def stored_executions(paths: dict[str, Path], store: Path) -> dict[str, nbformat.NotebookNode]:
+    """Executed notebooks of those chapters of `paths` that `store` has under their key; runs nothing."""
+    found = {}
+    for name, path in paths.items():
+        notebook = nbformat.read(path, as_version=4)
+        stored = _stored(store, name, key(notebook))
+        if stored.is_file():
+            found[name] = _with_outputs(notebook, nbformat.read(stored, as_version=4))
+    return found
 
 
 def differences(fresh: nbformat.NotebookNode, committed: nbformat.NotebookNode) -> list[str]:
@@ -211,6 +220,13 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(unfinished)
         raise
+
+
+def _with_outputs(notebook, stored):
+    """`notebook` with the outputs of its stored run; its text may be newer than that."""
+    for cell, ran in zip(_code_cells(notebook), _code_cells(stored), strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    return notebook
 
 
 def _stored(store: Path, name: str, chapter_key: str) -> Path:

@@ -1,7 +1,8 @@
 """The book's Sphinx extension: runs the chapters first, then lets the pages quote what they found.
 
     config-inited      an interrupted build is not trusted: its pages are thrown away
-    builder-inited     all chapters are executed or found unchanged (chapters.py), outputs compared, claims gathered (ledger.py)
+    builder-inited     all chapters are executed or found unchanged (chapters.py), outputs compared, claims gathered
+                       (ledger.py); then the lint looks at everything (lint.py)
     source-read        a chapter is read with its fresh outputs
     html-page-context  each script once
     build-finished     the ledger's files appear beside the pages
@@ -172,4 +173,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("chapter-figure", ChapterFigure)
     ledger.setup(app)
     app.setup_extension("theorem_graph")
+    app.setup_extension("lint")
     return {"parallel_read_safe": False, "parallel_write_safe": True}
