@@ -2,13 +2,15 @@
 
     config-inited      an interrupted build is not trusted: its pages are thrown away
     builder-inited     all chapters are executed or found unchanged (chapters.py), claims gathered, outputs compared
-    source-read        a chapter is read with its fresh outputs
+    source-read        a chapter is read with its fresh outputs, each figure with its card (cards.py)
+    doctree-read       the code of each figure can be linked to
     html-page-context  each script once
-    build-finished     claims.json appears beside the pages
+    build-finished     claims.json and the figures' files appear beside the pages
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import html
 import json
@@ -23,6 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+import cards
 import chapters
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ def run_chapters(app: Sphinx) -> None:
         app.lowrank_executions = chapters.execute_all(
             paths, Path(app.outdir).parent / "executed", report=logger.info
         )
+        app.lowrank_figures = cards.gather(app.lowrank_executions)
     except chapters.ChapterError as error:
         raise SystemExit(f"Chapter failed: {error}") from None
     labels = Counter(claim["label"] for execution in app.lowrank_executions.values() for claim in execution.claims)
@@ -64,36 +68,36 @@ def run_chapters(app: Sphinx) -> None:
 
 
 def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
-    """Pages to read again: chapters that ran anew, and all pages once the claims or this file have changed."""
-    state = {name: execution.key for name, execution in app.lowrank_executions.items()}
-    quoted = json.dumps(gather_claims(app)) + Path(__file__).read_text(encoding="utf-8")
-    state["claims"] = hashlib.sha256(quoted.encode()).hexdigest()
-    before = getattr(env, "lowrank_state", {})
+    """Pages to read again: all of them once a chapter ran anew or this extension has changed."""
+    keys = {name: execution.key for name, execution in app.lowrank_executions.items()}
+    quoted = json.dumps([keys, gather_claims(app)])
+    quoted += "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+    state, before = hashlib.sha256(quoted.encode()).hexdigest(), getattr(env, "lowrank_state", None)
     env.lowrank_state = state
-    if before.get("claims") != state["claims"]:
-        return list(env.found_docs)
-    return [name for name in app.lowrank_executions if before.get(name) != state[name]]
+    return [] if state == before else list(env.found_docs)
 
 
 def insert_outputs(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replaces a chapter's text by that of the executed notebook, each figure linked with the cell that draws it."""
+    """Replaces a chapter's text by that of the executed notebook, each figure with its card."""
     if docname not in app.lowrank_executions:
         return
-    notebook = nbformat.from_dict(app.lowrank_executions[docname].notebook)
-    cells = []
+    notebook = copy.deepcopy(app.lowrank_executions[docname].notebook)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "lowrank_figure" in output.get("metadata", {}):
-                name = output.metadata["lowrank_figure"]["name"]
-                cells.append(nbformat.v4.new_markdown_cell(f'<a class="code-anchor" id="code-{name}"></a>'))
-                output.data["text/html"] = _with_code_link(output.data["text/html"], f"#code-{name}")
-        cells.append(cell)
-    notebook.cells = cells
+                figure = app.lowrank_figures[output.metadata.pop("lowrank_figure")["name"]]
+                output.data["text/html"] = cards.with_card(figure, root=_root(docname), page="")
     source[0] = nbformat.writes(notebook)
 
 
-def _with_code_link(markup: str, target: str) -> str:
-    return markup.replace("</figcaption>", f' <a href="{target}">Code of this figure</a></figcaption>')
+def mark_code(app: Sphinx, doctree: nodes.document) -> None:
+    """The code of each figure can be linked to."""
+    if app.env.docname in app.lowrank_executions:
+        cards.mark_code(doctree, app.lowrank_executions[app.env.docname], app.lowrank_figures)
+
+
+def _root(docname: str) -> str:
+    return "../" * docname.count("/")
 
 
 def gather_claims(app: Sphinx) -> list[dict]:
@@ -129,6 +133,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     if exception is None:
         ledger = {"versions": chapters.versions(), "claims": gather_claims(app)}
         chapters.write_atomically(Path(app.outdir) / "claims.json", json.dumps(ledger, indent=1))
+        cards.write_files(Path(app.outdir), app.lowrank_figures)
         _mark(app).unlink(missing_ok=True)
 
 
@@ -186,11 +191,11 @@ class ChapterFigure(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         chapter, name = self.arguments
-        figures = self.env.app.lowrank_executions[chapter].figures if chapter in self.env.app.lowrank_executions else {}
-        if name not in figures:
+        figure = self.env.app.lowrank_figures.get(name)
+        if figure is None or figure.execution.name != chapter:
             raise self.error(f"chapter-figure: expected a chapter and one of its figures, got {chapter} {name}")
         page = "" if chapter == self.env.docname else self.env.app.builder.get_relative_uri(self.env.docname, chapter)
-        return [nodes.raw("", _with_code_link(figures[name], f"{page}#code-{name}"), format="html")]
+        return [nodes.raw("", cards.with_card(figure, root=_root(self.env.docname), page=page), format="html")]
 
 
 class Verdict(SphinxRole):
@@ -210,6 +215,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", run_chapters)
     app.connect("env-get-outdated", find_outdated)
     app.connect("source-read", insert_outputs)
+    app.connect("doctree-read", mark_code)
     if "sphinx.ext.autodoc" in app.extensions:
         app.connect("autodoc-process-docstring", plain_docstrings)
     app.connect("html-page-context", tidy_scripts, priority=900)
