@@ -27,6 +27,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import cards
 import chapters
+from reproduction import RECORD, Reproduce
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +69,11 @@ def run_chapters(app: Sphinx) -> None:
 
 
 def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
-    """Pages to read again: all of them once a chapter ran anew or this extension has changed."""
+    """Pages to read again: all of them once a chapter ran anew, or this extension or the record changed."""
     keys = {name: execution.key for name, execution in app.lowrank_executions.items()}
     quoted = json.dumps([keys, gather_claims(app)])
-    quoted += "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(app.srcdir) / RECORD]
+    quoted += "".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
     state, before = hashlib.sha256(quoted.encode()).hexdigest(), getattr(env, "lowrank_state", None)
     env.lowrank_state = state
     return [] if state == before else list(env.found_docs)
@@ -223,5 +225,6 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("status-strip", StatusStrip)
     app.add_directive("provenance", Provenance)
     app.add_directive("chapter-figure", ChapterFigure)
+    app.add_directive("reproduce", Reproduce)
     app.add_role("verdict", Verdict())
     return {"parallel_read_safe": False, "parallel_write_safe": True}
