@@ -204,29 +204,32 @@ def _rendered(record: dict, executions: dict) -> str:
     parts = [
         f"<p><strong>{html.escape(verdict)}</strong> Compared: {compared}.</p>",
         f"<p>What this build ran: {same} of {len(standings)} chapters gave the arrays that the record has, to the last bit."
-        + (f" In the record, but not in this build: {html.escape(', '.join(gone))}." if gone else "") + "</p>",
+        + (f" Only in the record: {html.escape(', '.join(gone))}." if gone else "") + "</p>",
         _table(
-            ("chapter", "two builds", "numbers compared", "seconds", "parameters and seeds", "hash of its arrays", "this build"),
+            ("chapter", "two builds", "this build", "numbers compared", "seconds", "hash of its arrays"),
             [
-                (name, chapter["outcome"], f"{chapter['compared']['numbers']:,}", " and ".join(f"{s:.1f}" for s in chapter["seconds"]),
-                 _settings(chapter), chapter["arrays"][:12], standings.get(name, "has no such chapter"))
+                (name, chapter["outcome"], standings.get(name, "has no such chapter"), f"{chapter['compared']['numbers']:,}",
+                 " and ".join(f"{seconds:.1f}" for seconds in chapter["seconds"]), chapter["arrays"][:12])
                 for name, chapter in recorded.items()
-            ] + [(name, "not compared", "", "", "", "", words) for name, words in standings.items() if name not in recorded],
+            ] + [(name, "not compared", words, "", "", "") for name, words in standings.items() if name not in recorded],
         ),
     ]  # fmt: skip
     found = [(name, line) for name, chapter in recorded.items() for line in chapter["differences"]]
     if found:
         parts.append(_table(("chapter", "what differs"), found))
+    settings = [
+        (name, ", ".join(f"{key} = {value}" for key, value in chapter["parameters"].items()), ", ".join(chapter["seeds"]))
+        for name, chapter in recorded.items()
+    ]
     hardware = {"date": record["date"], "commit": record["commit"], **record["hardware"]}
     hardware["seconds of each build"] = " and ".join(f"{seconds:.0f}" for seconds in record["seconds"])
-    parts += ["<p>Where and with what:</p>", _table(("what", "value"), [*hardware.items(), *record["versions"].items()])]
+    parts += [
+        "<p>With these parameters, and generators that start from these seeds:</p>",
+        _table(("chapter", "parameters", "seeds"), settings),
+        "<p>Where, and with which versions:</p>",
+        _table(("what", "value"), [*hardware.items(), *record["versions"].items()]),
+    ]
     return "\n".join(parts)
-
-
-def _settings(chapter: dict) -> str:
-    values = [f"{name} = {value}" for name, value in chapter["parameters"].items()]
-    seeds = [f"generator from {written}" for written in chapter["seeds"]]
-    return ", ".join(values + seeds)
 
 
 def _table(head: tuple, rows: list[tuple]) -> str:
@@ -234,4 +237,4 @@ def _table(head: tuple, rows: list[tuple]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
     body = "".join(row(cells, "td") for cells in rows)
-    return f'<div class="claims-scroll"><table class="claims"><thead>{row(head, "th")}</thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="claims-scroll"><table class="claims reproduce"><thead>{row(head, "th")}</thead><tbody>{body}</tbody></table></div>'
