@@ -48,6 +48,21 @@ def test_each_line_keeps_its_own_band(ax):
         np.testing.assert_array_equal(mine.high, expected.max(0))
 
 
+def test_two_controls_of_one_colour_do_not_share_a_band(ax):
+    figures.control(ax, X, Y, label="wide")
+    figures.control(ax, X, Y / 1000 + np.median(Y, 0), label="narrow, inside the other's band")
+    found = read(ax)
+    narrow = found[found.label.str.startswith("narrow")]
+    np.testing.assert_array_equal(narrow.low, (Y / 1000 + np.median(Y, 0)).min(0))
+
+
+def test_a_line_in_a_band_of_another_colour_stays_alone(ax):
+    ax.fill_between(X, Y.min(0), Y.max(0), color=figures.SERIES[1])
+    figures.predicted(ax, X, np.median(Y, 0))
+    found = read(ax)
+    assert set(found.kind) == {"band", "dashed line"} and found[found.kind == "dashed line"].low.isna().all()
+
+
 def test_a_single_point_is_a_spread_as_well(ax):
     found = read(figures.spread(ax, [2.0], Y[:, :1], label="one"))
     assert found.x.tolist() == [2.0] and found.low.tolist() == [Y[:, 0].min()]
@@ -107,6 +122,8 @@ def test_bars_with_groups_medians_and_ranges(ax):
         mine = found[found.label == label]
         assert mine.group.tolist() == ["task A", "task B"] and set(mine.kind) == {"bars"}
         np.testing.assert_array_equal(mine.y, np.median(value, 1))
+        offset = -0.2 if label == "one" else 0.2
+        np.testing.assert_allclose(mine.x, [offset, 1 + offset], atol=4 * np.finfo(float).eps, rtol=0)
         # drawn as median ± distance, so one rounding each way
         np.testing.assert_allclose(mine.low, value.min(1), atol=4 * np.finfo(float).eps, rtol=0)
         np.testing.assert_allclose(mine.high, value.max(1), atol=4 * np.finfo(float).eps, rtol=0)
