@@ -8,7 +8,7 @@ PYTHON := $(shell command -v python3 || command -v python)
 endif
 BIN := .venv/bin
 
-.PHONY: help book test chapters bench clean environment
+.PHONY: help book test chapters bench reproduce clean environment
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ chapters: environment  ## run all chapters anew in place, and store their output
 
 bench: environment  ## time descent against plain torch, as ratios
 	$(BIN)/python benchmarks/descent.py
+
+reproduce: environment  ## build twice from clean, compare everything, store the record
+	$(BIN)/python tools/reproduce.py
 
 clean:  ## remove what was built, keep .venv
 	rm -rf _build .pytest_cache .hypothesis

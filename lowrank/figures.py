@@ -18,6 +18,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from . import drawn
+
 INK, GRID, PALE = "#24292f", "#d4d9df", "#98a1ab"
 SERIES = ("#0b3c6f", "#c1440e", "#3a9e8f", "#d9a21b")
 MARKERS = ("o", "s", "^", "D")
@@ -26,6 +28,8 @@ DARK = {
     "ink": "#d7dde4", "grid": "#3a424c", "pale": "#76808b",
     "series-0": "#8ec5ff", "series-1": "#ff9b6b", "series-2": "#5fd0bd", "series-3": "#f4d06f",
 }  # fmt: skip
+
+GROUND = {"light": "#ffffff", "dark": "#14181e"}  # of a free-standing file; a page has its own
 
 _DARK_RULES = ";".join(f"--lowrank-{role}:{colour}" for role, colour in DARK.items())
 # The book marks its mode on <html>, JupyterLab on <body>.
@@ -167,10 +171,10 @@ def _finite(name: str, values) -> np.ndarray:
 
 
 class Shown:
-    """A figure as HTML: panels, alternative text and caption; its name and text also in the metadata."""
+    """A figure as HTML: panels, alternative text and caption; its name, its text and its data also in the metadata."""
 
-    def __init__(self, name: str, alt: str, caption: str, drawings: Sequence[str]):
-        self.name, self.alt, self.caption, self.drawings = name, alt, caption, tuple(drawings)
+    def __init__(self, name: str, alt: str, caption: str, drawings: Sequence[str], data: Sequence[dict]):
+        self.name, self.alt, self.caption, self.drawings, self.data = name, alt, caption, tuple(drawings), list(data)
 
     def __repr__(self) -> str:
         return f"figure {self.name}: {self.alt}"
@@ -183,15 +187,16 @@ class Shown:
             f"{''.join(self.drawings)}</div>"
             f'<figcaption class="tex2jax_process">{self.caption}</figcaption></figure>'
         )
-        metadata = {"lowrank_figure": {"name": self.name, "alt": self.alt, "caption": self.caption}}
-        return {"text/plain": repr(self), "text/html": markup}, metadata
+        metadata = {"name": self.name, "alt": self.alt, "caption": self.caption, "data": self.data}
+        return {"text/plain": repr(self), "text/html": markup}, {"lowrank_figure": metadata}
 
 
 def show(*axes: Axes, name: str, alt: str, caption: str) -> Shown:
     """The figure made of these panels, to be the last expression of a cell tagged `nbval-ignore-output`.
 
     `name` is its anchor (letters, digits, hyphens); `alt` says in words what the eye sees, with numbers from the data;
-    `caption` is HTML and says the takeaway. Raises ValueError for an empty alt or caption, or a bad name.
+    `caption` is HTML and says the takeaway. What is drawn goes into the metadata as data (`lowrank.drawn`).
+    Raises ValueError for an empty alt or caption, a bad name, or artists whose data cannot be read back.
     """
     if not axes:
         raise ValueError("axes: expected at least one panel, got none")
@@ -200,7 +205,8 @@ def show(*axes: Axes, name: str, alt: str, caption: str) -> Shown:
     for what, text in (("alt", alt), ("caption", caption)):
         if not text.strip():
             raise ValueError(f"{what}: expected a sentence, got an empty text")
-    return Shown(name, alt, caption, [svg(ax, salt=f"{name}-{index}") for index, ax in enumerate(axes)])
+    drawings = [svg(ax, salt=f"{name}-{index}") for index, ax in enumerate(axes)]
+    return Shown(name, alt, caption, drawings, drawn.series(axes))
 
 
 def svg(ax: Axes, *, salt: str, colour: Callable[[str, str], str] | None = None) -> str:
@@ -228,15 +234,23 @@ def svg(ax: Axes, *, salt: str, colour: Callable[[str, str], str] | None = None)
     return text
 
 
-def picture(drawings: Sequence[str]) -> str:
-    """Panels side by side as one free-standing SVG file that follows the reader's light or dark."""
+def picture(drawings: Sequence[str], *, mode: str | None = None) -> str:
+    """Panels side by side as one free-standing SVG file: in `mode` "light" or "dark" on a ground of its own, or, with
+    None, following the reader's light or dark. Raises ValueError for another mode."""
+    if mode not in (None, *GROUND):
+        raise ValueError(f"mode: expected light, dark or None, got {mode!r}")
     inner, offset, tallest = [], 0.0, 0.0
     for drawing in drawings:
         width, height = (float(side) for side in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing).groups())
         inner.append(re.sub(r'style="flex[^"]*"', f'x="{offset:g}" width="{width:g}" height="{height:g}"', drawing, count=1))
         offset, tallest = offset + width + 12, max(tallest, height)
+    head = f"<style>@media (prefers-color-scheme: dark){{:root{{{_DARK_RULES}}}}}</style>"
+    body = "".join(inner)
+    if mode:
+        head = f'<rect width="100%" height="100%" fill="{GROUND[mode]}"/>'
+        colours = {role: light if mode == "light" else DARK[role] for light, role in _VARIABLES.items()}
+        body = re.sub(r"var\(--lowrank-([\w-]+), #\w+\)", lambda match: colours[match.group(1)], body)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {offset - 12:g} {tallest:g}" '
-        f'width="{offset - 12:g}" height="{tallest:g}">'
-        f"<style>@media (prefers-color-scheme: dark){{:root{{{_DARK_RULES}}}}}</style>{''.join(inner)}</svg>\n"
+        f'width="{offset - 12:g}" height="{tallest:g}">{head}{body}</svg>\n'
     )

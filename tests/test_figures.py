@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -58,6 +59,25 @@ def test_a_free_standing_picture_is_one_file(shown):
     picture = figures.picture(shown.drawings)
     ElementTree.fromstring(picture)
     assert "prefers-color-scheme: dark" in picture
+
+
+@pytest.mark.parametrize("mode, ink", [("light", figures.INK), ("dark", figures.DARK["ink"])])
+def test_a_picture_can_be_fixed_to_light_or_dark(shown, mode, ink):
+    picture = figures.picture(shown.drawings, mode=mode)
+    ElementTree.fromstring(picture)
+    assert "var(" not in picture and "prefers-color-scheme" not in picture and ink in picture
+
+
+def test_light_and_dark_differ_only_in_colours(shown):
+    light, dark = (figures.picture(shown.drawings, mode=mode) for mode in ("light", "dark"))
+    colours = re.compile(r"#[0-9a-f]{6}\b")
+    assert light != dark and colours.sub("", light) == colours.sub("", dark)
+    assert not {figures.INK, figures.GRID, figures.PALE, *figures.SERIES} & set(colours.findall(dark))
+
+
+def test_another_mode_is_refused(shown):
+    with pytest.raises(ValueError, match="mode: expected light, dark or None, got 'grey'"):
+        figures.picture(shown.drawings, mode="grey")
 
 
 def test_series_differ_in_grey_in_light_and_dark():

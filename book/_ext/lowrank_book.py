@@ -3,13 +3,15 @@
     config-inited      an interrupted build is not trusted: its pages are thrown away
     builder-inited     all chapters are executed or found unchanged (chapters.py), outputs compared, claims gathered
                        (ledger.py); then the lint looks at everything (lint.py)
-    source-read        a chapter is read with its fresh outputs
+    source-read        a chapter is read with its fresh outputs, each figure with its card (cards.py)
+    doctree-read       the code of each figure can be linked to
     html-page-context  each script once
-    build-finished     the ledger's files appear beside the pages
+    build-finished     the ledger's and the figures' files appear beside the pages
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import shutil
@@ -22,8 +24,10 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+import cards
 import chapters
 import ledger
+from reproduction import RECORD, Reproduce
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ def run_chapters(app: Sphinx) -> None:
         app.lowrank_executions = chapters.execute_all(
             paths, Path(app.outdir).parent / "executed", report=logger.info
         )
+        app.lowrank_figures = cards.gather(app.lowrank_executions)
     except chapters.ChapterError as error:
         raise SystemExit(f"Chapter failed: {error}") from None
     labels = Counter(claim["label"] for execution in app.lowrank_executions.values() for claim in execution.claims)
@@ -64,37 +69,36 @@ def run_chapters(app: Sphinx) -> None:
 
 
 def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
-    """Pages to read again: chapters that ran anew, and all pages once the ledger or an extension has changed."""
-    state = {name: execution.key for name, execution in app.lowrank_executions.items()}
-    sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
-    quoted = "".join([ledger.quoted(app), *sources])
-    state["claims"] = hashlib.sha256(quoted.encode()).hexdigest()
-    before = getattr(env, "lowrank_state", {})
+    """Pages to read again: all of them once a chapter ran anew, or the ledger, an extension or the record changed."""
+    keys = {name: execution.key for name, execution in app.lowrank_executions.items()}
+    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(app.srcdir) / RECORD]
+    quoted = [str(keys), ledger.quoted(app), *(path.read_text(encoding="utf-8") for path in files if path.is_file())]
+    state, before = hashlib.sha256("".join(quoted).encode()).hexdigest(), getattr(env, "lowrank_state", None)
     env.lowrank_state = state
-    if before.get("claims") != state["claims"]:
-        return list(env.found_docs)
-    return [name for name in app.lowrank_executions if before.get(name) != state[name]]
+    return [] if state == before else list(env.found_docs)
 
 
 def insert_outputs(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replaces a chapter's text by that of the executed notebook, each figure linked with the cell that draws it."""
+    """Replaces a chapter's text by that of the executed notebook, each figure with its card."""
     if docname not in app.lowrank_executions:
         return
-    notebook = nbformat.from_dict(app.lowrank_executions[docname].notebook)
-    cells = []
+    notebook = copy.deepcopy(app.lowrank_executions[docname].notebook)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "lowrank_figure" in output.get("metadata", {}):
-                name = output.metadata["lowrank_figure"]["name"]
-                cells.append(nbformat.v4.new_markdown_cell(f'<a class="code-anchor" id="code-{name}"></a>'))
-                output.data["text/html"] = _with_code_link(output.data["text/html"], f"#code-{name}")
-        cells.append(cell)
-    notebook.cells = cells
+                figure = app.lowrank_figures[output.metadata.pop("lowrank_figure")["name"]]
+                output.data["text/html"] = cards.with_card(figure, root=_root(docname), page="")
     source[0] = nbformat.writes(notebook)
 
 
-def _with_code_link(markup: str, target: str) -> str:
-    return markup.replace("</figcaption>", f' <a href="{target}">Code of this figure</a></figcaption>')
+def mark_code(app: Sphinx, doctree: nodes.document) -> None:
+    """The code of each figure can be linked to."""
+    if app.env.docname in app.lowrank_executions:
+        cards.mark_code(doctree, app.lowrank_executions[app.env.docname], app.lowrank_figures)
+
+
+def _root(docname: str) -> str:
+    return "../" * docname.count("/")
 
 
 def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -122,6 +126,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     """Writes the ledger's files and takes the mark away, unless the build failed."""
     if exception is None:
         ledger.write(app)
+        cards.write_files(Path(app.outdir), app.lowrank_figures)
         _mark(app).unlink(missing_ok=True)
 
 
@@ -153,11 +158,11 @@ class ChapterFigure(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         chapter, name = self.arguments
-        figures = self.env.app.lowrank_executions[chapter].figures if chapter in self.env.app.lowrank_executions else {}
-        if name not in figures:
+        figure = self.env.app.lowrank_figures.get(name)
+        if figure is None or figure.execution.name != chapter:
             raise self.error(f"chapter-figure: expected a chapter and one of its figures, got {chapter} {name}")
         page = "" if chapter == self.env.docname else self.env.app.builder.get_relative_uri(self.env.docname, chapter)
-        return [nodes.raw("", _with_code_link(figures[name], f"{page}#code-{name}"), format="html")]
+        return [nodes.raw("", cards.with_card(figure, root=_root(self.env.docname), page=page), format="html")]
 
 
 def setup(app: Sphinx) -> dict:
@@ -165,12 +170,14 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", run_chapters)
     app.connect("env-get-outdated", find_outdated)
     app.connect("source-read", insert_outputs)
+    app.connect("doctree-read", mark_code)
     if "sphinx.ext.autodoc" in app.extensions:
         app.connect("autodoc-process-docstring", plain_docstrings)
     app.connect("html-page-context", tidy_scripts, priority=900)
     app.connect("build-finished", finish)
     app.add_directive("provenance", Provenance)
     app.add_directive("chapter-figure", ChapterFigure)
+    app.add_directive("reproduce", Reproduce)
     ledger.setup(app)
     app.setup_extension("theorem_graph")
     app.setup_extension("lint")
