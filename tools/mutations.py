@@ -1,13 +1,14 @@
 """Breaks the package on purpose, one small change at a time, and says which claim of the book notices.
 
-    python tools/mutations.py [--only NAME ...] [--jobs N] [--chapters NAME ...] [--json FILE] [--thorough] [--tests]
+    python tools/mutations.py [--only NAME ...] [--jobs N] [--chapters NAME ...] [--json FILE] [--seconds S] [--thorough] [--tests]
 
 Each mutation of `mutation_list.py` is made in a temporary copy; chapters are executed in it until one fails: first those
 that should notice, then the others. A mutation is `killed` by a claim that fails (or whose control does not), by an exception,
 by a chapter that no longer ends, or by a claim whose premises are no longer met. If all that changes is what the chapters print
 it is `seen`: the build compares that with the committed outputs and fails, but no claim does. Otherwise it `survived`.
 `--thorough` does not stop at the first kill but runs all chapters named with a mutation, to learn which claims it breaks.
-`--tests` then runs the tests of the module for those that no chapter kills.
+`--tests` then runs the tests of the module for those that no chapter kills. `--seconds` begins no new run after that time; what
+is left is `unfinished`, and the next call goes on from there.
 
 The unmutated package must pass first. A line a run; results are kept in the JSON file, and pairs whose code has not changed
 are not run again. Needs what `lowrank` needs, not Jupyter; chapters for which a package is missing here are left out.
@@ -90,12 +91,12 @@ class Results:
 
 
 class Campaign:
-    def __init__(self, mutations, names, jobs: int, results: Results, scratch: Path, thorough: bool):
+    def __init__(self, mutations, names, jobs: int, results: Results, scratch: Path, thorough: bool, until: float):
         self.mutations, self.jobs, self.results, self.scratch, self.thorough = mutations, jobs, results, scratch, thorough
         self.paths = {name: path for name, path in chapters().items() if name in names}
         code = b"".join(path.read_bytes() for path in sorted((ROOT / "lowrank").glob("*.py"))) + RUNNER.read_bytes()
         self.package = hashlib.sha256(code).hexdigest()
-        self.trees, self.locks, self.told = {}, {}, threading.Lock()
+        self.until, self.trees, self.locks, self.told = until, {}, {}, threading.Lock()
 
     def key(self, mutation: Mutation | None, path: Path) -> str:
         change = [mutation.file, mutation.old, mutation.new] if mutation else []
@@ -163,6 +164,7 @@ class Campaign:
             order[m.name] += [c for c in rest if c not in order[m.name]]
             queue += [(position, position < first, m, c) for position, c in enumerate(order[m.name])]
         queue.sort(key=lambda pair: pair[0])
+        known = [pair[2:] for pair in queue if self.results.get(pair[2].name, pair[3], self.key(pair[2], self.paths[pair[3]]))]
         found, busy, lock = {m.name: {} for m in self.mutations}, [], threading.Lock()
 
         def killed(name: str) -> bool:
@@ -170,7 +172,9 @@ class Campaign:
 
         def next_pair():
             with lock:
-                wanted = [pair for pair in queue if not killed(pair[2].name) or (self.thorough and pair[1])]
+                late = time.monotonic() > self.until
+                wanted = [pair for pair in queue if not late or pair[2:] in known]
+                wanted = [pair for pair in wanted if not killed(pair[2].name) or (self.thorough and pair[1])]
                 # a mutation that another process tries just now may be dead in a moment
                 best = min(wanted, key=lambda pair: (busy.count(pair[2].name) and not (self.thorough and pair[1]), pair[0]), default=None)
                 if best:
@@ -225,7 +229,10 @@ def run_tests(campaign: Campaign, mutation: Mutation, sound: dict) -> str:
 
     def failing(tree: Path, file: str) -> str:
         command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-x", "-q", "--tb=no", file]
-        ran = subprocess.run(command, capture_output=True, text=True, cwd=tree, env=environment(tree), timeout=900)
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=tree, env=environment(tree), timeout=900)
+        except subprocess.TimeoutExpired:
+            return f"{file} takes longer than 900 s"
         lines = [line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return "" if ran.returncode == 0 else (lines or [f"exit status {ran.returncode}"])[0][:160]
 
@@ -239,15 +246,17 @@ def run_tests(campaign: Campaign, mutation: Mutation, sound: dict) -> str:
     return ""
 
 
-def summary(mutations, found: dict, tested: dict) -> int:
-    """Prints how many of each kind there are, survivors by name, and claims that nothing brought down; 1 with survivors."""
+def summary(mutations, found: dict, tested: dict, chapters: int) -> int:
+    """Prints how many of each kind there are, survivors by name, and claims that nothing brought down; 1 if not all are killed."""
     fate = {}
     for m in mutations:
         kinds = {kind for kind, *_ in found[m.name].values()}
-        fate[m.name] = next((kind for kind in (*KILLS, "printed", "passed") if kind in kinds), "not run")
+        fate[m.name] = next((kind for kind in (*KILLS, "printed", "passed") if kind in kinds), "unfinished")
+        if fate[m.name] not in KILLS and len(found[m.name]) < chapters:
+            fate[m.name] = "unfinished"
     killed = [name for name, kind in fate.items() if kind in KILLS]
     print(f"\n{len(killed)} of {len(mutations)} killed: " + ", ".join(f"{list(fate.values()).count(k)} by {k}" for k in KILLS))
-    for kind, word in (("printed", "seen in what is printed only"), ("passed", "survived"), ("not run", "not run")):
+    for kind, word in (("printed", "seen in what is printed only"), ("passed", "survived"), ("unfinished", "unfinished")):
         for m in mutations:
             if fate[m.name] == kind:
                 tests = f"; tests: {tested[m.name] or 'pass as well'}" if m.name in tested else ""
@@ -255,7 +264,7 @@ def summary(mutations, found: dict, tested: dict) -> int:
     broken = {claim for per in found.values() for _, _, claims in per.values() for claim in claims}
     untouched = sorted({claim for m in mutations for claim in m.targets} - broken)
     print(f"claims that a mutation brought down: {len(broken)}; targeted without effect in what was run: {', '.join(untouched) or 'none'}")
-    return int(any(kind in ("printed", "passed") for kind in fate.values()))
+    return int(any(kind not in KILLS for kind in fate.values()))
 
 
 def main() -> int:
@@ -264,6 +273,7 @@ def main() -> int:
     parser.add_argument("--chapters", nargs="+", metavar="NAME", help="these chapters, such as merging/digits")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     parser.add_argument("--json", type=Path, default=ROOT / "_build" / "mutations.json", help="where results are kept")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no new run after that long")
     parser.add_argument("--thorough", action="store_true", help="all chapters named with a mutation, even after a kill")
     parser.add_argument("--tests", action="store_true", help="the module's tests for those that no chapter kills")
     given = parser.parse_args()
@@ -272,22 +282,21 @@ def main() -> int:
         if unknown:
             parser.error(f"{word}: expected some of {', '.join(all_of)}, got {', '.join(unknown)}")
     mutations = [m for m in MUTATIONS if not given.only or m.name in given.only]
+    until = time.monotonic() + given.seconds
     given.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         names = given.chapters or list(chapters())
-        campaign = Campaign(mutations, names, max(given.jobs, 1), Results(given.json.resolve()), Path(scratch), given.thorough)
+        campaign = Campaign(mutations, names, max(given.jobs, 1), Results(given.json.resolve()), Path(scratch), given.thorough, until)
         found = campaign.run(campaign.baseline())
         tested = {}
         if given.tests:
             alive = [m for m in mutations if not any(kind in KILLS for kind, *_ in found[m.name].values())]
             sound = {}
-            for file in {file for m in alive for file in module_tests(m)}:
-                sound.pop(file, None)
             with ThreadPoolExecutor(campaign.jobs) as pool:
                 for m, failed in zip(alive, pool.map(lambda m: run_tests(campaign, m, sound), alive)):
                     tested[m.name] = failed
                     print(f"tests of {m.file} with {m.name}: {failed or 'pass'}", flush=True)
-        return summary(mutations, found, tested)
+        return summary(mutations, found, tested, len(campaign.paths))
 
 
 if __name__ == "__main__":
