@@ -1,0 +1,303 @@
+"""Breaks the package on purpose, one small change at a time, and says which claim of the book notices.
+
+    python tools/mutations.py [--only NAME ...] [--jobs N] [--chapters NAME ...] [--json FILE] [--seconds S] [--thorough] [--tests]
+
+Each mutation of `mutation_list.py` is made in a temporary copy; chapters are executed in it until one fails: first those
+that should notice, then the others. A mutation is `killed` by a claim that fails (or whose control does not), by an exception,
+by a chapter that no longer ends, or by a claim whose premises are no longer met. If all that changes is what the chapters print
+it is `seen`: the build compares that with the committed outputs and fails, but no claim does. Otherwise it `survived`.
+`--thorough` does not stop at the first kill but runs all chapters named with a mutation, to learn which claims it breaks.
+`--tests` then runs the tests of the module for those that no chapter kills. `--seconds` begins no new run after that time; what
+is left is `unfinished`, and the next call goes on from there.
+
+The unmutated package must pass first. A line a run; results are kept in the JSON file, and pairs whose code has not changed
+are not run again. Needs what `lowrank` needs, not Jupyter; chapters for which a package is missing here are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mutation_list import MUTATIONS, Mutation
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNNER = Path(__file__).resolve().parent / "mutation_runner.py"
+BASELINE = "(unmutated)"
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+KILLS = ("claim", "exception", "timeout", "premise")
+TESTS = {  # where they are not just tests/test_MODULE.py
+    "exact": ("test_exact", "test_exact_linear", "test_exact_thresholds"),
+    "convex": ("test_exact_relu",),
+    "descent": ("test_descent", "test_flow"),
+    "integrate": ("test_flow",),
+    "compaction": ("test_stationary",),
+}
+
+
+def chapters() -> dict[str, Path]:
+    """Notebooks of the book by name, relative to book/."""
+    book = ROOT / "book"
+    paths = [p for p in sorted(book.glob("*/*.ipynb")) if not p.parent.name.startswith(("_", "."))]
+    return {str(path.relative_to(book).with_suffix("")): path for path in paths}
+
+
+def mutated(text: str, mutation: Mutation) -> str:
+    """`text` with the change made. Raises ValueError where the old text does not occur exactly once."""
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.name}: expected its old text once in {mutation.file}, got it {text.count(mutation.old)} times")
+    return text.replace(mutation.old, mutation.new)
+
+
+def copy(target: Path, mutation: Mutation | None) -> Path:
+    """The package, its tests and the notebooks, with the change made."""
+    junk = shutil.ignore_patterns("__pycache__", "_build", "_static", ".ipynb_checkpoints")
+    for folder in ("lowrank", "tests", "tools", "book"):
+        shutil.copytree(ROOT / folder, target / folder, ignore=junk)
+    shutil.copy(ROOT / "pyproject.toml", target)
+    if mutation:
+        path = target / mutation.file
+        path.write_text(mutated(path.read_text(encoding="utf-8"), mutation), encoding="utf-8")
+    return target
+
+
+class Results:
+    """What is known so far, by mutation and chapter; in a file that is the old or the new one at every moment."""
+
+    def __init__(self, path: Path):
+        self.path, self.lock = path, threading.Lock()
+        self.found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def get(self, name: str, where: str, key: str) -> dict | None:
+        found = self.found.get(f"{name} | {where}")
+        return found if found and found["key"] == key else None
+
+    def put(self, name: str, where: str, key: str, result: dict) -> None:
+        with self.lock:
+            self.found[f"{name} | {where}"] = {"key": key, **result}
+            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=".", suffix=".json", delete=False, encoding="utf-8") as file:
+                json.dump(self.found, file, ensure_ascii=False, indent=1)
+            os.replace(file.name, self.path)
+
+
+class Campaign:
+    def __init__(self, mutations, names, jobs: int, results: Results, scratch: Path, thorough: bool, until: float):
+        self.mutations, self.jobs, self.results, self.scratch, self.thorough = mutations, jobs, results, scratch, thorough
+        self.paths = {name: path for name, path in chapters().items() if name in names}
+        code = b"".join(path.read_bytes() for path in sorted((ROOT / "lowrank").glob("*.py"))) + RUNNER.read_bytes()
+        self.package = hashlib.sha256(code).hexdigest()
+        self.until, self.trees, self.locks, self.told = until, {}, {}, threading.Lock()
+
+    def key(self, mutation: Mutation | None, path: Path) -> str:
+        change = [mutation.file, mutation.old, mutation.new] if mutation else []
+        cells = [c["source"] for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+        return hashlib.sha256(json.dumps([self.package, sys.version, change, cells]).encode()).hexdigest()[:16]
+
+    def tree(self, mutation: Mutation | None) -> Path:
+        name = mutation.name if mutation else BASELINE
+        with self.told:
+            lock = self.locks.setdefault(name, threading.Lock())
+        with lock:
+            if name not in self.trees:
+                self.trees[name] = copy(self.scratch / (mutation.name if mutation else "unmutated"), mutation)
+        return self.trees[name]
+
+    def execute(self, mutation: Mutation | None, chapter: str, limit: float) -> dict:
+        """The result of one pair, known or new."""
+        name, key = mutation.name if mutation else BASELINE, self.key(mutation, self.paths[chapter])
+        known = self.results.get(name, chapter, key)
+        if known:
+            return known
+        tree, began = self.tree(mutation), time.perf_counter()
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            answer = Path(folder) / "result.json"
+            command = [sys.executable, RUNNER, tree / "book" / f"{chapter}.ipynb", answer]
+            try:
+                ran = subprocess.run(command, capture_output=True, text=True, env=environment(tree), timeout=limit)
+                if answer.is_file():
+                    result = json.loads(answer.read_text(encoding="utf-8"))
+                else:
+                    last = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
+                    result = {"status": "raised", "cell": 0, "exception": "process", "message": last, "claims": []}
+            except subprocess.TimeoutExpired:
+                result = {"status": "timeout", "message": f"longer than {limit:.0f} s"}
+        result["seconds"] = round(time.perf_counter() - began, 1)
+        self.results.put(name, chapter, key, result)
+        return result
+
+    def baseline(self) -> dict[str, dict]:
+        """Results of the unmutated package; exits where one does not pass. Chapters that cannot run here are left out."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            names = sorted(self.paths)
+            found = dict(zip(names, pool.map(lambda chapter: self.execute(None, chapter, 600), names)))
+        bad = []
+        for chapter, result in found.items():
+            said = result["status"] + (": " + result["message"] if "message" in result else "")
+            if result["status"] == "passed" and result["unmet"]:
+                said = f"premises unmet: {', '.join(result['unmet'])}"
+            print(f"baseline {chapter}: {said} ({result['seconds']} s)", flush=True)
+            if result["status"] == "not run":
+                del self.paths[chapter]
+            elif said != "passed":
+                bad.append(chapter)
+        if bad:
+            sys.exit(f"the unmutated package does not pass in {', '.join(bad)}: nothing to compare with; leave them out with --chapters")
+        return {chapter: found[chapter] for chapter in self.paths}
+
+    def run(self, base: dict[str, dict]) -> dict[str, dict[str, tuple[str, str, list]]]:
+        """How each mutation fared in the chapters that were run: kind, words, claims."""
+        order = {m.name: [c for c in m.chapters if c in self.paths] for m in self.mutations}
+        rest = sorted(self.paths, key=lambda chapter: base[chapter]["seconds"])
+        queue = []
+        for m in self.mutations:
+            first = len(order[m.name])
+            order[m.name] += [c for c in rest if c not in order[m.name]]
+            queue += [(position, position < first, m, c) for position, c in enumerate(order[m.name])]
+        queue.sort(key=lambda pair: pair[0])
+        known = [pair[2:] for pair in queue if self.results.get(pair[2].name, pair[3], self.key(pair[2], self.paths[pair[3]]))]
+        found, busy, lock = {m.name: {} for m in self.mutations}, [], threading.Lock()
+
+        def killed(name: str) -> bool:
+            return any(kind in KILLS for kind, *_ in found[name].values())
+
+        def next_pair():
+            with lock:
+                late = time.monotonic() > self.until
+                wanted = [pair for pair in queue if not late or pair[2:] in known]
+                wanted = [pair for pair in wanted if not killed(pair[2].name) or (self.thorough and pair[1])]
+                # a mutation that another process tries just now may be dead in a moment
+                best = min(wanted, key=lambda pair: (busy.count(pair[2].name) and not (self.thorough and pair[1]), pair[0]), default=None)
+                if best:
+                    queue.remove(best)
+                    busy.append(best[2].name)
+                return best
+
+        def work():
+            while pair := next_pair():
+                _, _, m, chapter = pair
+                result = self.execute(m, chapter, max(90.0, 5 * base[chapter]["seconds"]))
+                kind, words, claims = verdict(result, base[chapter])
+                with lock:
+                    busy.remove(m.name)
+                    found[m.name][chapter] = kind, words, claims
+                    open_ones = sum(not killed(one.name) for one in self.mutations)
+                    print(f"[{open_ones} not killed] {m.name} in {chapter}: {kind}{words and ', '}{words} ({result['seconds']} s)", flush=True)
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for worker in [pool.submit(work) for _ in range(self.jobs)]:
+                worker.result()
+        return found
+
+
+def environment(tree: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **ONE_THREAD, "PYTHONPATH": path, "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def verdict(result: dict, base: dict) -> tuple[str, str, list]:
+    """claim | exception | timeout | premise | printed | passed | not run; words; the labels of the claims."""
+    if result["status"] == "raised":
+        kind = "claim" if result["exception"] == "ClaimError" else "exception"
+        words = ", ".join(result["claims"]) if result["claims"] else f"{result['exception']}: {result['message'][:100]}"
+        return kind, words, result["claims"]
+    if result["status"] != "passed":
+        return result["status"], result["message"], []
+    unmet = sorted(set(result["unmet"]))
+    if unmet:
+        return "premise", ", ".join(unmet), unmet
+    changed = [new[0] for new, old in zip(result["outputs"], base["outputs"]) if new != old]
+    return ("printed", f"cells {', '.join(map(str, changed))}", []) if changed else ("passed", "", [])
+
+
+def module_tests(mutation: Mutation) -> list[str]:
+    module = Path(mutation.file).stem
+    return [f"tests/{name}.py" for name in TESTS.get(module, (f"test_{module}",))]
+
+
+def run_tests(campaign: Campaign, mutation: Mutation, sound: dict) -> str:
+    """The first failing test of the mutation's module, '' for none; files that fail without it are left out."""
+
+    def failing(tree: Path, file: str) -> str:
+        command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-x", "-q", "--tb=no", file]
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, cwd=tree, env=environment(tree), timeout=900)
+        except subprocess.TimeoutExpired:
+            return f"{file} takes longer than 900 s"
+        lines = [line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return "" if ran.returncode == 0 else (lines or [f"exit status {ran.returncode}"])[0][:160]
+
+    for file in module_tests(mutation):
+        if file not in sound:
+            sound[file] = failing(campaign.tree(None), file)
+            if sound[file]:
+                print(f"{file} fails without any mutation and says nothing: {sound[file]}", flush=True)
+        if not sound[file] and (found := failing(campaign.tree(mutation), file)):
+            return found
+    return ""
+
+
+def summary(mutations, found: dict, tested: dict, chapters: int) -> int:
+    """Prints how many of each kind there are, survivors by name, and claims that nothing brought down; 1 if not all are killed."""
+    fate = {}
+    for m in mutations:
+        kinds = {kind for kind, *_ in found[m.name].values()}
+        fate[m.name] = next((kind for kind in (*KILLS, "printed", "passed") if kind in kinds), "unfinished")
+        if fate[m.name] not in KILLS and len(found[m.name]) < chapters:
+            fate[m.name] = "unfinished"
+    killed = [name for name, kind in fate.items() if kind in KILLS]
+    print(f"\n{len(killed)} of {len(mutations)} killed: " + ", ".join(f"{list(fate.values()).count(k)} by {k}" for k in KILLS))
+    for kind, word in (("printed", "seen in what is printed only"), ("passed", "survived"), ("unfinished", "unfinished")):
+        for m in mutations:
+            if fate[m.name] == kind:
+                tests = f"; tests: {tested[m.name] or 'pass as well'}" if m.name in tested else ""
+                print(f"{word}: {m.name} ({m.file}): {m.why}{tests}")
+    broken = {claim for per in found.values() for _, _, claims in per.values() for claim in claims}
+    untouched = sorted({claim for m in mutations for claim in m.targets} - broken)
+    print(f"claims that a mutation brought down: {len(broken)}; targeted without effect in what was run: {', '.join(untouched) or 'none'}")
+    return int(any(kind not in KILLS for kind in fate.values()))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these mutations")
+    parser.add_argument("--chapters", nargs="+", metavar="NAME", help="these chapters, such as merging/digits")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
+    parser.add_argument("--json", type=Path, default=ROOT / "_build" / "mutations.json", help="where results are kept")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no new run after that long")
+    parser.add_argument("--thorough", action="store_true", help="all chapters named with a mutation, even after a kill")
+    parser.add_argument("--tests", action="store_true", help="the module's tests for those that no chapter kills")
+    given = parser.parse_args()
+    for word, chosen, all_of in (("--only", given.only, [m.name for m in MUTATIONS]), ("--chapters", given.chapters, list(chapters()))):
+        unknown = sorted(set(chosen or ()) - set(all_of))
+        if unknown:
+            parser.error(f"{word}: expected some of {', '.join(all_of)}, got {', '.join(unknown)}")
+    mutations = [m for m in MUTATIONS if not given.only or m.name in given.only]
+    until = time.monotonic() + given.seconds
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        names = given.chapters or list(chapters())
+        campaign = Campaign(mutations, names, max(given.jobs, 1), Results(given.json.resolve()), Path(scratch), given.thorough, until)
+        found = campaign.run(campaign.baseline())
+        tested = {}
+        if given.tests:
+            alive = [m for m in mutations if not any(kind in KILLS for kind, *_ in found[m.name].values())]
+            sound = {}
+            with ThreadPoolExecutor(campaign.jobs) as pool:
+                for m, failed in zip(alive, pool.map(lambda m: run_tests(campaign, m, sound), alive)):
+                    tested[m.name] = failed
+                    print(f"tests of {m.file} with {m.name}: {failed or 'pass'}", flush=True)
+        return summary(mutations, found, tested, len(campaign.paths))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
