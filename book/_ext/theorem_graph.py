@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import theorem_drawing
+import ledger
 import theorem_model
 from theorem_model import Graph, plain, unnoticed
 
@@ -70,9 +71,8 @@ def _scrolled(name: str, head: str, rows: list[str]) -> str:
 def draw_graph(app: Sphinx) -> None:
     """Gathers the graph once the claims are known; ends the build where the text makes none."""
     pages = theorem_model.read_pages(Path(app.srcdir), app.config.external_site_map)
-    claims = [{"chapter": name, **claim} for name, run in app.lowrank_executions.items() for claim in run.claims]
     try:
-        app.lowrank_graph = theorem_model.gather(pages, claims)
+        app.lowrank_graph = theorem_model.gather(pages, ledger.gather_claims(app))
     except theorem_model.GraphError as error:
         raise SystemExit(f"Theorem graph: {error}") from None
 
