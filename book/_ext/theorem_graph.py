@@ -11,8 +11,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-import theorem_drawing
 import ledger
+import theorem_drawing
 import theorem_model
 from theorem_model import Graph, plain, unnoticed
 
