@@ -236,13 +236,15 @@ class StatusStrip(SphinxDirective):
 
 
 class Verdict(SphinxRole):
-    """The verdict of the claim with this label in this build, as a link to its row."""
+    """The verdict of the claim with this label in this build, and its interval proofs, as a link to its row."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         for claim in self.env.app.lowrank_ledger["claims"]:
             if claim["label"] == self.text:
                 address = _linker(self.env)(claim["chapter"], f"claim-{self.text}")
-                return [nodes.reference("", claim["verdict"], refuri=address)], []
+                enclosed = claim["enclosed"]
+                proofs = f", enclosed {enclosed['proved']} of {enclosed['of']}" if enclosed else ""
+                return [nodes.reference("", claim["verdict"] + proofs, refuri=address)], []
         message = self.inliner.reporter.error(f"verdict: no claim of this build is labelled {self.text}", line=self.lineno)
         return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
 

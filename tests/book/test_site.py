@@ -88,7 +88,9 @@ def test_index_quotes_the_verdicts_of_this_build(site):
     links = [a for a in parsed(site, "index").find_all("a") if "#claim-" in a.get("href", "")]
     assert len(links) >= 8
     for link in links:
-        assert link.get_text() == ledger[link["href"].split("#claim-")[1]]["verdict"]
+        claim = ledger[link["href"].split("#claim-")[1]]
+        enclosed = claim["enclosed"]
+        assert link.get_text() == claim["verdict"] + (f", enclosed {enclosed['proved']} of {enclosed['of']}" if enclosed else "")
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
