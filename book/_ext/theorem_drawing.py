@@ -179,9 +179,10 @@ def _words(graph: Graph, s: Statement) -> str:
         parts.append(f"{len(found)} check{'s' * (len(found) != 1)}")
     if s.kind != "definition":
         parts.append("proof in text" if s.proof else "no proof in text")
-    proved, of = (sum(claim["enclosed"][key] for claim in found if claim.get("enclosed")) for key in ("proved", "of"))
-    if of:
-        parts.append(f"enclosed {proved} of {of}")
+    proofs = [claim["enclosed"] for claim in found if claim.get("enclosed")]
+    if proofs:  # checks often speak of the same networks: the least complete one counts
+        least = min(proofs, key=lambda one: one["proved"] / one["of"])
+        parts.append(f"enclosed {least['proved']} of {least['of']}")
     silent = sum(map(unnoticed, found))
     return " · ".join(parts + [f"{silent} would not notice"] * bool(silent))
 
