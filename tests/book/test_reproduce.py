@@ -37,10 +37,11 @@ def tiny_top(tmp_path):
         shutil.copytree(BOOK / "_ext", top / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
         (top / "book" / "_static" / "mathjax").mkdir(parents=True)
         (top / "book" / "_static" / "mathjax" / "tex-svg.js").touch()
-        for name in ("lowrank.css", "favicon.svg"):
+        for name in ("lowrank.css", "favicon.svg", "claims.schema.json", "ledger.js"):
             shutil.copy(BOOK / "_static" / name, top / "book" / "_static")
         shutil.copy(TOP / "_config.yml", top)
         (top / "book" / "references.bib").touch()
+        (top / "book" / "_ext" / "numbers_allowed.yml").write_text("[]\n")
         toc = "format: jb-book\nroot: index\nchapters:\n- file: theorems/tiny\n- file: appendix/reproduce\n"
         (top / "book" / "_toc.yml").write_text(toc)
         (top / "book" / "index.md").write_text("# A book\n\nOf one chapter.\n")
