@@ -520,8 +520,6 @@ def test_the_command_prints_violations(small_top):
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_the_build_ends_with_every_violation(small_top, strict):
-    source = small_top / "book" / "_ext" / "lint.py"
-    source.write_text(re.sub(r"^FAILS_THE_BUILD = \w+", "FAILS_THE_BUILD = True", source.read_text(), flags=re.MULTILINE))
     path = small_top / "book" / "theorems" / "alignment.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[0].source += "\n\nThe angle ends at 0.0123.\n\nAnd at 0.0124, in 7 of 8 networks."
@@ -536,7 +534,7 @@ def test_the_build_ends_with_every_violation(small_top, strict):
     assert "Remedy: " in words
 
 
-def test_the_allow_list_is_short_and_on_the_page():
+def test_the_allow_list_is_short():
     entries = lint.read_allowed()
     assert len(entries) <= 30 and all(entry.chapter in pages() for entry in entries)
     assert {entry.reason.split(":")[0] for entry in entries} <= set(lint.REASONS)

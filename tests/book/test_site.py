@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlparse
 import chapters
 import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from conftest import BOOK, CHAPTERS, TOP, build, pages, read
 
@@ -81,6 +82,14 @@ def test_claims_json_holds_every_claim_of_every_chapter(site):
         assert claim["statement"] and claim["control"]["noticed"] is True, claim["label"]
         assert claim["verdict"].split(" (")[0] in ("identity checked", "numerically consistent")
         assert len(claim["slack"]) == claim["members"]
+
+
+def test_the_ledger_shows_every_number_that_may_stand_typed(site):
+    rows = parsed(site, "appendix/ledger").select("table.numbers-allowed tbody tr")
+    entries = yaml.safe_load((BOOK / "_ext" / "numbers_allowed.yml").read_text())
+    assert len(rows) == len(entries) > 0
+    for row, entry in zip(rows, entries):
+        assert entry["text"] in row.get_text() and entry["reason"] in row.get_text()
 
 
 def test_index_quotes_the_verdicts_of_this_build(site):
