@@ -143,6 +143,8 @@ def notebook(text="1.5", slack=0.25, y=2.0):
     ({"slack": 0.25 + 2**-54}, "claim a, 1 of 6 entries, most at slack[0]", 2**-54),
     ({"slack": None}, "claim a, 1 of 6 entries, most at slack[0]", None),
     ({"y": 2.0 + 2**-51}, "data of figure f, 1 of 6 entries, most at [0].y[1]", 2**-51),
+    ({"y": 2}, "data of figure f, 1 of 6 entries, most at [0].y[1]", 0),
+    ({"y": float("nan")}, "data of figure f, 1 of 6 entries, most at [0].y[1]", pytest.approx(float("nan"), nan_ok=True)),
 ])  # fmt: skip
 def test_one_bit_is_a_difference(change, where, size):
     assert reproduction.differences(notebook(), notebook()) == []
@@ -150,6 +152,10 @@ def test_one_bit_is_a_difference(change, where, size):
     assert found.where == where and found.size == size
     changed = reproduction.digest(reproduction.numbers(notebook(**change))) != reproduction.digest(reproduction.numbers(notebook()))
     assert changed == ("text" not in change)
+
+
+def test_not_a_number_twice_is_no_difference():
+    assert reproduction.differences(notebook(y=float("nan")), notebook(y=float("nan"))) == []
 
 
 @pytest.mark.parametrize("key, change, words", [

@@ -91,7 +91,7 @@ def test_shown_code_states_nothing():
 
 
 def test_no_label_and_other_directives():
-    text = "```{prf:corollary} Unnamed\nBy {prf:ref}`a`.\n```\n\n```{prf:remark}\nNo statement.\n```\n\n```{note}\nNor this.\n```"
+    text = "```{prf:corollary} Unnamed\nBy {prf:ref}`a`.\n```\n\n```{prf:remark}\nNo statement.\n```\n\n```{note}\nNor this.\n```\n\n```{lemma}\nOf no theorem package.\n```"
     (corollary,) = statements.statements("p", [text])
     assert (corollary.kind, corollary.label, corollary.proof, corollary.references) == ("corollary", "", "", ("a",))
     # an unlabelled statement does not take the proof that names nothing
