@@ -154,6 +154,16 @@ def test_one_bit_is_a_difference(change, where, size):
     assert changed == ("text" not in change)
 
 
+def test_the_largest_difference_of_a_figure_is_named_and_a_drawing_of_the_same_length_told():
+    first, second = notebook(), notebook(y=2.5)
+    figure = second.cells[0].outputs[2]
+    figure.metadata["lowrank_figure"]["data"][0]["x"][1] = 1.0 + 2**-40
+    figure.data["text/html"] = "<SVG/>"
+    data, drawing = reproduction.differences(first, second)
+    assert (data.where, data.size) == ("data of figure f, 2 of 6 entries, most at [0].y[1]", 0.5)
+    assert drawing.where == "drawing of figure f" and drawing.size is None
+
+
 def test_not_a_number_twice_is_no_difference():
     assert reproduction.differences(notebook(y=float("nan")), notebook(y=float("nan"))) == []
 
