@@ -14,6 +14,7 @@ import numpy as np
 
 RECORD = "lowrank_claims"  # the key in the output's metadata
 _RELATIONS = ("<=", ">=", "==")
+_ROUNDING = 1e-9  # digits of what is smaller, and of a share of it, differ between machines
 
 
 class ClaimError(AssertionError):
@@ -275,7 +276,7 @@ def table(*claims: Claim) -> None:
 def number(value: float) -> str:
     """Three significant digits; what is below 1e-9 is called rounding, since its digits differ between machines."""
     value = float(value)
-    return "0 (rounding)" if 0 < abs(value) < 1e-9 else f"{value:.3g}"
+    return "0 (rounding)" if 0 < abs(value) < _ROUNDING else f"{value:.3g}"
 
 
 def _comparison(claim: Claim) -> str:
@@ -284,7 +285,7 @@ def _comparison(claim: Claim) -> str:
         return f"{number(lhs)} {claim.relation} {number(rhs)} fails"
     if claim.relation == "==":
         return f"both sides equal within {tolerance:.0e}"
-    if lhs > 0 and rhs > 0 and not (claim.relation == ">=" and lhs > 100 * rhs):
+    if lhs > 0 and rhs > 0 and rhs + tolerance >= _ROUNDING and not (claim.relation == ">=" and lhs > 100 * rhs):
         return f"{100 * lhs / (rhs + tolerance):.0f} % of the bound"
     return f"{number(lhs)} {claim.relation} {number(rhs)}"
 

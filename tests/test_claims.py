@@ -45,6 +45,14 @@ def test_infinities_compare_as_numbers_do():
     assert check("a", [1.0, 2.0], "<=", [inf, 2.1]).worst[:2] == (2.0, 2.1)
 
 
+def test_the_share_of_a_bound_that_is_rounding_is_not_shown():
+    def shown(lhs, rhs):
+        return Table([check("a", lhs, "<=", rhs)]).rows()[0][2]
+
+    assert shown(3e-17, 1e-16) == "0 (rounding) <= 0 (rounding)"
+    assert shown(3e-7, 1e-6) == "30 % of the bound"
+
+
 def test_a_premise_that_rests_on_an_unmet_one_is_unmet():
     unmet = check("p", 1.0, "<=", 0.0)
     assert check("a", 0.0, "<=", 1.0, premises=[check("q", 0.0, "<=", 1.0, premises=[unmet])]).verdict == "premises unmet"
