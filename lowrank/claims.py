@@ -284,7 +284,7 @@ def _comparison(claim: Claim) -> str:
         return f"{number(lhs)} {claim.relation} {number(rhs)} fails"
     if claim.relation == "==":
         return f"both sides equal within {tolerance:.0e}"
-    if lhs > 0 and rhs > 0 and not (claim.relation == ">=" and lhs > 100 * rhs):
+    if lhs > 0 and rhs > 0 and rhs + tolerance >= 1e-9 and not (claim.relation == ">=" and lhs > 100 * rhs):
         return f"{100 * lhs / (rhs + tolerance):.0f} % of the bound"
     return f"{number(lhs)} {claim.relation} {number(rhs)}"
 
