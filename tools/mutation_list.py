@@ -105,7 +105,7 @@ MUTATIONS = (
                (L, G, C, F, N), "certificates-falls certificates-share deep-linear-scikit-learn deep-linear-self-consistent deep-linear-dual-gap deep-linear-convex-program optimum-smallest-example norm-smallest-example"),
     _objective("hidden-gradients-scaled", "gradients.append(signal @ activations[k - 1].mT)", "gradients.append(1.01 * signal @ activations[k - 1].mT)",
                "layers no longer share one weighted margin", (N, F, A, L),
-               "norm-identity norm-neurons norm-equal-at-rest norm-degree-identity flow-gap-law flow-neurons flow-imbalance deep-linear-balance"),
+               "norm-identity norm-neurons norm-equal-at-rest norm-degree-identity flow-gap-law flow-neurons flow-imbalance deep-linear-balance deep-linear-norm"),
     _objective("squared-slope-scaled", "lambda f, y: f - y, (\"targets\"", "lambda f, y: 1.01 * (f - y), (\"targets\"",
                "modes end elsewhere", (L, F), "deep-linear-spectrum deep-linear-singular-vectors flow-balanced-mode"),
     _objective("penalty-without-half", "return loss + objective.weight_decay / 2 * sum(", "return loss + objective.weight_decay * sum(",
