@@ -72,22 +72,36 @@ def unequal_layers(residual, weight_decay, weighted_margin):
     return np.where(r < 1, r / np.where(r < 1, 1 - r, 1.0), np.inf)
 
 
-def ridge_distance(first_residual, output_norm, weight_decay, length, unequal):
-    """h + (e^{4ρ}−1)(‖w‖ + h), h = ‖g_1‖‖q_1‖/λ: bounds the distance of w = W_K…W_1 from the minimiser of
-    L(w) + (μ/2)‖w‖², μ = λ‖w‖^{2/K−2}, for convex L; `output_norm` is ‖q_1‖ = ‖W_K…W_2‖, `length` is ‖w‖, `unequal` the
-    ρ of `unequal_layers`. (λ > 0)"""
-    residual, q, decay, length, rho = map(np.asarray, (first_residual, output_norm, weight_decay, length, unequal))
+def ridge_distance(first_residual, output_norm, weight_decay, length, depth):
+    """h + (e^r−1)(‖w‖ + h), h = ‖g_1ᵀq̂_1‖‖q_1‖/λ, r = |log(‖q_1‖²‖w‖^{2/K−2})|: bounds the distance of w = W_K…W_1 from the
+    minimiser of L(w) + (μ/2)‖w‖², μ = λ‖w‖^{2/K−2}, for convex L; `output_norm` is ‖q_1‖ = ‖W_K…W_2‖, q̂_1 its direction,
+    `length` is ‖w‖; with ‖g_1‖ for ‖g_1ᵀq̂_1‖ it holds as well. (λ, ‖q_1‖, ‖w‖ > 0)"""
+    residual, q, decay, length = map(np.asarray, (first_residual, output_norm, weight_decay, length))
     _refuse_zero_decay(decay)
     near = residual * q / decay
-    return near + np.expm1(4 * rho) * (length + near)
+    apart = np.abs(2 * np.log(q) + (2 / depth - 2) * np.log(length))
+    return near + np.expm1(apart) * (length + near)
 
 
-def two_layer_duality_gap(residual, norms, output_norm, weight_decay, unequal):
-    """½Σ_k‖g_k‖‖W_k‖ + log 2·(e^{2ρ} − 1 + ‖g_1‖/(λ‖W_2‖)), (*E,) from residuals and norms (*E, 2): bounds how far L_λ of a
-    two-layer linear network with logistic loss is above the dual value of its own multipliers, made feasible. (λ > 0)"""
-    residual, norms, q, decay, rho = map(np.asarray, (residual, norms, output_norm, weight_decay, unequal))
+def two_layer_duality_gap(along, across, output_norm, weight_decay, length, mean_slope, largest_slope):
+    """(λ/2)(‖w‖/q − q)² + b²/(2λ) + λ‖w‖(1 − √(1−s²)) + ½κ²p̄/((1−κ)(1 − (1+κ)p_max)), s = aq/(λ‖w‖), κ = k/(1−k),
+    k = |‖w‖/q² − 1| + a/(λq): bounds how far L_λ of a two-layer linear network with logistic loss is above the dual value of
+    its own slopes p, scaled to the edge of what is feasible; inf where κ ≥ 1 or (1+κ)p_max ≥ 1.
+
+    a = `along` = ‖g_1ᵀq̂‖ and b = `across` = ‖(I − q̂q̂ᵀ)g_1‖ are the parts of the first residual along q̂ = W_2ᵀ/q and across,
+    q = ‖W_2‖ is `output_norm`, `length` is ‖w‖; p̄ and p_max are `mean_slope` and `largest_slope`. Of second order. (λ, q, ‖w‖ > 0)
+    """
+    a, b, q, decay, length, mean, largest = map(np.asarray, (along, across, output_norm, weight_decay, length, mean_slope, largest_slope))
     _refuse_zero_decay(decay)
-    return (residual * norms).sum(-1) / 2 + np.log(2) * (np.expm1(2 * rho) + residual[..., 0] / (decay * q))
+    k = np.abs(length / q**2 - 1) + a / (decay * q)
+    kappa = np.where(k < 0.5, k / (1 - np.minimum(k, 0.5)), np.inf)
+    valid = (kappa < 1) & ((1 + kappa) * largest < 1)
+    kappa = np.where(valid, kappa, 0.0)
+    sine = np.where(valid, a * q / (decay * length), 0.0)
+    penalty = decay / 2 * (length / q - q) ** 2 + b**2 / (2 * decay)
+    turned = decay * length * sine**2 / (1 + np.sqrt(1 - sine**2))
+    scaled = kappa**2 / 2 * mean / ((1 - kappa) * np.where(valid, 1 - (1 + kappa) * largest, 1.0))
+    return np.where(valid, penalty + turned + scaled, np.inf)
 
 
 def mode_defect(sigma, weight_decay, depth, largest, imbalance, force):
@@ -98,6 +112,8 @@ def mode_defect(sigma, weight_decay, depth, largest, imbalance, force):
     _refuse_zero_decay(decay)
     delta = depth * (depth - 1) / 2 * largest ** (2 * depth - 2) * gap
     return (decay * delta * sigma ** (2 / depth - 2) + force) / sigma
+
+
 def spectral_ratio(weighted_margin, radius, mean_slope, norm_product):
     """S / (R ℓ̄′ Π_k‖W_k‖_F): bounds Π_k ‖W_k‖₂/‖W_k‖_F from below at any point, σ 1-Lipschitz with σ(0) = 0.
 
@@ -177,6 +193,8 @@ def two_layer_loss_floor(weight_decay, threshold, squared_norm):
     """
     decay, threshold, square = map(np.asarray, (weight_decay, threshold, squared_norm))
     return np.log(2) + (decay - threshold) * square / 2
+
+
 def two_layer_excess(worth, weight_decay, radius):
     """2 (G − λ)₊² / R²: bounds L_λ − min L_λ of a two-layer ReLU network from below, G = `worth` being the maximum of
     |(1/n) Σ p_i y_i relu(u·x_i)| over unit vectors u with the network's slopes p_i = 1/(1+e^{m_i}), R = max ‖x_i‖."""

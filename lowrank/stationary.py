@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
-from torch.func import grad, hessian, jacfwd
+from torch.func import grad, jacfwd, jacrev
 
 from . import _require, compaction, kinks
 from .compaction import Compact
@@ -213,7 +213,7 @@ def _minimised(objective: Objective, member: _Member, activate, *, tolerance: fl
     0 asks for as far as rounding allows."""
     shapes = [w.shape for w in member.weights]
     loss = _loss(objective, shapes, activate)
-    slope, curvature = grad(loss), hessian(loss)
+    slope, curvature = grad(loss), jacrev(grad(loss))  # forward over reverse runs softplus in Python
     theta = flat(member.weights)
     value, gradient = loss(theta), slope(theta)
     taken = 0

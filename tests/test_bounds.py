@@ -121,17 +121,26 @@ def test_bounds_of_linear_networks_with_one_output(problem, steps):
         assert (np.abs(np.log(before / after) - root)[inside] <= rho[inside] + 1e-12).all()
     active = inside & np.isfinite(rho) & (rho < 100)
     w = product(weights)[:, 0].numpy()
-    allowed = bounds.ridge_distance(rest.residual[:, 0], q[1], decay, q[0], np.where(active, rho, 0.0))
+    first = residuals(objective, weights)[0].numpy()
+    direction = product(weights[1:])[:, 0].numpy() / np.where(q[1] > 0, q[1], 1.0)[:, None]
+    along = np.einsum("em,emd->ed", direction, first)
+    across = np.linalg.norm(first - direction[:, :, None] * along[:, None], axis=(1, 2))
+    along = np.linalg.norm(along, axis=1)
     x, y = objective.task.x.numpy(), objective.task.y.numpy()
+    allowed = bounds.ridge_distance(along, np.maximum(q[1], 1e-30), decay, np.maximum(q[0], 1e-30), depth)
     for member in np.flatnonzero(active):
         minimiser = exact.ridge_logistic(x, y, decay * q[0][member] ** (2 / depth - 2))
         assert np.linalg.norm(w[member] - minimiser) <= allowed[member] * (1 + 1e-9) + 1e-11
     if depth == 2:
-        gap = bounds.two_layer_duality_gap(rest.residual, rest.norm, q[1], decay, np.where(active, rho, np.inf))
+        slopes = 1 / (1 + np.exp(y * (w @ x.T)))
+        gap = bounds.two_layer_duality_gap(
+            along, across, np.maximum(q[1], 1e-30), decay, np.maximum(q[0], 1e-30), slopes.mean(1), slopes.max(1)
+        )
         value = regularised_loss(objective, weights).numpy()
-        for member in np.flatnonzero(active):
-            dual = exact.norm_logistic_dual(x, y, decay, 1 / (1 + np.exp(y * (x @ w[member]))))
-            assert -1e-13 <= value[member] - dual <= gap[member] + 1e-13
+        for member in np.flatnonzero(active & np.isfinite(gap)):
+            pull = np.linalg.norm((slopes[member] * y) @ x) / len(y)
+            dual = exact.norm_logistic_dual(x, y, decay, slopes[member] * decay / pull)
+            assert -1e-13 <= value[member] - dual <= gap[member] * (1 + 1e-9) + 1e-13
 
 
 @settings(max_examples=40)
@@ -162,17 +171,38 @@ def test_mode_defect_at_any_point(problem, steps):
 def test_bounds_of_linear_networks_are_zero_at_rest_and_attained_by_one_neuron():
     assert bounds.unequal_layers([0.0, 0.0], 0.1, 0.2) == 0
     assert bounds.unequal_layers([0.0, 1.0], 0.1, 0.2) == np.inf
-    assert bounds.ridge_distance(0.0, 3.0, 0.1, 5.0, 0.0) == 0
+    assert bounds.ridge_distance(0.0, 4.0, 0.1, 8.0, 3) == pytest.approx(0, abs=1e-13)  # ‖q_1‖ = ‖w‖^{2/3}
     # K = 2, scalars, W_1 = W_2 = s balanced: g_1 = s(s² − D) + λs, and Dv − du is −g_1 s/σ: equality.
     s, target, decay = 1.3, 2.0, 0.1
     g = s * (s**2 - target) + decay * s
-    # Both weights above the optimum of one input: multipliers are feasible, and the first term of the gap is all there is.
-    p, both = 1 / (1 + np.exp(s**2)), np.full(2, s)
-    force = np.full(2, -p * s + 0.3 * s)
-    gap = np.logaddexp(0, -(s**2)) + 0.3 * s**2 - exact.norm_logistic_dual([[1.0]], [1.0], 0.3, [p])
-    extra = np.log(2) * force[0] / (0.3 * s)
-    assert bounds.two_layer_duality_gap(force, both, s, 0.3, 0.0) - extra == pytest.approx(gap, rel=1e-12)
     assert bounds.mode_defect(s**2, decay, 2, s, 0.0, abs(g * s)) == pytest.approx(abs(target - s**2 - decay), rel=1e-14)
+
+
+def test_ridge_distance_is_attained_along_a_direction_that_no_input_sees():
+    # One input (1, 0), W_2 = √ω at rest, W_1 = (√ω, δ): w is √ω·δ away, up to the second order by which μ moves.
+    decay, tilt = 0.05, 1e-5
+    omega = np.log(1 / decay - 1)
+    w = np.array([omega, omega**0.5 * tilt])
+    distance = np.linalg.norm(w - exact.ridge_logistic([[1.0, 0.0]], [1.0], decay / np.linalg.norm(w)))
+    allowed = bounds.ridge_distance(decay * tilt, omega**0.5, decay, np.linalg.norm(w), 2)
+    assert distance <= allowed == pytest.approx(distance, rel=1e-4)
+
+
+def test_two_layer_duality_gap_near_what_it_bounds():
+    decay = 0.05
+    omega = np.log(1 / decay - 1)  # one input at rest: p = λ, w = ω, both norms √ω
+    # A neuron of size 0.1 that nothing reads costs its penalty.
+    unread = bounds.two_layer_duality_gap(0.0, decay * 0.1, omega**0.5, decay, omega, decay, decay)
+    assert unread == pytest.approx(decay * 0.01 / 2, rel=1e-14)
+    # Layers of unequal norm, and the same w.
+    gap = decay / 2 * (omega / 1.7 - 1.7) ** 2
+    assert bounds.two_layer_duality_gap(0.0, 0.0, 1.7, decay, omega, decay, decay) >= gap
+    # w longer than at rest: its scaled slopes are those at rest, and the gap is what the scale alone costs.
+    w = omega * 1.001
+    p = 1 / (1 + np.exp(w))
+    gap = np.logaddexp(0, -w) + decay * w - exact.norm_logistic_dual([[1.0]], [1.0], decay, [p * decay / p])
+    bound = bounds.two_layer_duality_gap((decay - p) * w**0.5, 0.0, w**0.5, decay, w, p, p)
+    assert gap <= bound <= 4 * gap
 
 
 def test_cap_is_the_maximum_found_by_search():
