@@ -128,7 +128,7 @@ def gradient_descent(
     says, in this order:
     `diverged`, its weights are not finite, or L_λ ends above both its start and the zero network's value (above twice
     both, with momentum or batches, where a small rise is noise);
-    `collapsed`, L_λ is within 1e-3 of the zero network's (relative to it or to the start), ‖θ‖² has fallen to a hundredth
+    `collapsed`, L_λ is within 1e-3 of the zero network's (relative to it or, with no frozen layers, to the start), ‖θ‖² has fallen to a hundredth
     and each layer would shrink further: it goes to zero;
     `converged`, ‖∇L + λW‖ ≤ tolerance · (‖∇L‖ + λ‖W‖) in each layer (with λ = 0, only where ∇L = 0);
     and otherwise `max_steps`.
@@ -338,7 +338,7 @@ def _status(
     forces = residuals(objective, safe)
     shrinking = torch.stack([(forces[k] * safe[k]).sum((-2, -1)) >= 0 for k in learning]).all(0)
     squares = [layer_norms([weights[k] for k in learning]).square().sum(-1) for weights in (initial, safe)]
-    collapsed = ((after - zero).abs() <= 1e-3 * highest) & (squares[1] <= 1e-2 * squares[0]) & shrinking
+    collapsed = ((after - zero).abs() <= 1e-3 * (highest if len(learning) == len(final) else zero)) & (squares[1] <= 1e-2 * squares[0]) & shrinking
 
     norms = layer_norms(safe) * objective.weight_decay[..., None]
     gradients = layer_norms(backpropagate(objective, safe, objective.task.x, objective.targets))

@@ -532,11 +532,11 @@ def test_one_neuron_attains_the_change_by_gates_and_by_coherence():
     kept = start[0] @ x.mT
     by_gates = bounds.sum_change_by_gates(rho, [1.0], kept, gates, objective.task.x @ x.mT, decay)
     by_coherence = bounds.sum_change_by_coherence(rho, 1.0, kept.abs(), epsilon, gates, decay)
-    assert float(by_gates) == pytest.approx(change, rel=1e-12)
-    assert float(by_coherence) == pytest.approx(change, rel=1e-12)
+    assert by_gates.item() == pytest.approx(change, rel=1e-12)
+    assert by_coherence.item() == pytest.approx(change, rel=1e-12)
     # With ‖P_Bx‖ = ε the norm form needs ‖W_B(T)P_B‖, which is the second weight.
     by_norm = bounds.sum_change_by_norm(rho, 1.0, 0.4 * x[0, 0], epsilon, run.weights[0][0, 1])
-    assert float(by_norm) == pytest.approx(change, rel=1e-12)
+    assert by_norm.item() == pytest.approx(change, rel=1e-12)
 
 
 def test_hidden_norm_is_attained_by_one_input_at_rest_as_the_step_shrinks():

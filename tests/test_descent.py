@@ -8,6 +8,7 @@ from lowrank import (
     Objective,
     Task,
     TrainingError,
+    data_loss,
     gradient_descent,
     initialise,
     loss_gradients,
@@ -185,6 +186,14 @@ def test_a_large_start_that_forgets_has_not_collapsed(generator):
     objective = Objective(Network((5, 20, 1)), teacher(30, 5, generator=generator), weight_decay=0.02)
     weights = initialise(objective.network, members=4, scale=12.0, generator=generator)
     assert set(gradient_descent(objective, weights, step_size=0.5, steps=1000).status) <= {"max_steps", "converged"}
+
+
+def test_a_large_start_under_a_frozen_read_out_that_forgets_has_not_collapsed(generator):
+    objective = Objective(Network((20, 40, 1)), teacher(60, 20, generator=generator), weight_decay=0.015)
+    weights = (20 * torch.randn(4, 40, 20, generator=generator, dtype=torch.float64) / 20**0.5, initialise(objective.network, members=4, generator=generator)[1])
+    run = gradient_descent(objective, weights, step_size=4.0, steps=100, frozen=(2,))
+    assert (data_loss(objective, run.weights) < 0.6).all()  # log 2 = 0.69 at zero
+    assert set(run.status) <= {"max_steps", "converged"}
 
 
 @pytest.mark.parametrize("name, decay, rate", [("weight_decay", (3,), ()), ("step_size", (), (3,)), ("weight_decay", (2, 4), ())])
