@@ -63,6 +63,53 @@ def sum_of_two_layer_networks(cross_talk, forgetting, output_norms, remembered):
     return np.abs(cross_talk) + rho * norms * remembered
 
 
+def sum_change_by_gates(forgetting, read_out, remembered, coefficients, overlaps, weight_decay):
+    """Σ_k|v_k| (ρ|w_k(0)·x| + (1/λn) Σ_j |α_kj||⟨x′_j,x⟩|): bounds |f_{A+B}(x) − ⟨v, σ(W_A x)⟩|, two ReLU layers, hidden
+    weights summed, (*E, q) from `read_out` v of the sum (*E, m), `remembered` W_B(0)x (*E, m, q), `coefficients` α of
+    B's training (*E, m, n), which are u ⊙ G for a read-out u that is not trained, `overlaps` (*E, n, q). (λ > 0) Ours."""
+    rho, v, kept, alpha, overlaps, decay = map(np.asarray, (forgetting, read_out, remembered, coefficients, overlaps, weight_decay))
+    _refuse_zero_decay(decay)
+    learnt = np.abs(alpha) @ np.abs(overlaps) / (decay[..., None, None] * alpha.shape[-1])
+    return (np.abs(v)[..., None] * (rho[..., None, None] * np.abs(kept) + learnt)).sum(-2)
+
+
+def sum_change_by_coherence(forgetting, output_norm, remembered, coherence, gate, weight_decay):
+    """ρ‖u‖‖W_B(0)x‖ + ε‖u‖²ḡ/λ: bounds |f_{A+B}(x) − f_A(x)|, two ReLU layers with one read-out u for all, not trained,
+    where |⟨x, x′_j⟩| ≤ ε = `coherence` for all training inputs of B; `remembered` is ‖W_B(0)x‖ and `gate` is
+    ḡ = mean_j max_k G_kj, or what bounds it: 1 − ρ, or 1. (λ > 0) Ours."""
+    rho, norm, kept, epsilon, gate, decay = map(np.asarray, (forgetting, output_norm, remembered, coherence, gate, weight_decay))
+    _refuse_zero_decay(decay)
+    return rho * norm * kept + epsilon * norm**2 * gate / decay
+
+
+def coherence_that_keeps(margin, forgetting, output_norm, remembered, gate, weight_decay):
+    """λ(γ − ρ‖u‖‖W_B(0)x‖)/(‖u‖²ḡ): below this coherence the sum keeps the label that A gives to x with margin
+    γ = y f_A(x), by `sum_change_by_coherence`; at most 0 where no coherence does. (ḡ > 0) Ours."""
+    margin, rho, norm, kept, gate, decay = map(np.asarray, (margin, forgetting, output_norm, remembered, gate, weight_decay))
+    return decay * (margin - rho * norm * kept) / (norm**2 * _positive("gate", gate))
+
+
+def hidden_norm(forgetting, first_norm, output_norm, radius, step_size, weight_decay):
+    """√(ρ²‖W(0)‖² + (1−ρ²)(2(1−ηλ)W(1/e) + η‖u‖²R²)/(λ(2−ηλ))): bounds ‖W_1(T)‖_F, and ‖W_1(T)P‖_F from ‖W_1(0)P‖_F
+    with P onto the span of the inputs, at any time T of gradient descent, two ReLU layers, read-out u not trained,
+    logistic loss; ρ = (1−ηλ)^T. (0 < ηλ ≤ 1) Ours."""
+    rho, first, norm, radius, eta, decay = map(np.asarray, (forgetting, first_norm, output_norm, radius, step_size, weight_decay))
+    _refuse_zero_decay(decay)
+    rate = eta * decay
+    if not np.all(rate <= 1):
+        raise ValueError(f"step_size: expected step_size · weight_decay <= 1, got {rate.max():g}")
+    level = (2 * (1 - rate) * weighted_margin_cap() + eta * (norm * radius) ** 2) / (decay * (2 - rate))
+    return np.sqrt(rho**2 * first**2 + (1 - rho**2) * level)
+
+
+def sum_change_by_norm(forgetting, output_norm, remembered, seen, hidden_norm):
+    """‖u‖(ρ‖W_B(0)P_⊥x‖ + ‖P_Bx‖N): bounds |f_{A+B}(x) − f_A(x)|, two ReLU layers with one read-out u for all, not
+    trained; P_B projects onto the span of B's training inputs, `seen` is ‖P_Bx‖, `remembered` ‖W_B(0)P_⊥x‖, N bounds
+    ‖W_B(T)P_B‖ as `hidden_norm` does. Ours."""
+    rho, norm, kept, seen, hidden = map(np.asarray, (forgetting, output_norm, remembered, seen, hidden_norm))
+    return norm * (rho * kept + seen * hidden)
+
+
 def unequal_layers(residual, weight_decay, weighted_margin):
     """r/(1−r), r = max_k ‖g_k‖/√(λS), (*E,) from residuals (*E, K): bounds how far log‖W_k‖_F and log(‖q_{k−1}‖/‖q_k‖),
     q_k = (W_K…W_{k+1})ᵀ, are from ½log(S/λ), all k, in a linear network with one output; inf where r ≥ 1. (λ, S > 0)"""

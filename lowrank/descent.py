@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,6 +112,7 @@ def gradient_descent(
     momentum: float = 0.0,
     save_every: int | None = None,
     window: int | None = None,
+    frozen: Sequence[int] = (),
     generator: torch.Generator | None = None,
     tolerance: float = 1e-6,
 ) -> Solution:
@@ -118,14 +120,15 @@ def gradient_descent(
 
     `step_size` η is a number or one per member (*E,). `save_every` s keeps the weights at steps 0, s, 2s, … and the
     last; by default the first and the last. `window` w averages weights and gradients over the last w steps.
-    `momentum` is torch's heavy ball on ∇L + λW. `batch_size` draws that many samples anew each step, the same for
+    `momentum` is torch's heavy ball on ∇L + λW. `frozen` are numbers k of layers W_k that stay as they are, without
+    gradient and without decay; what the status says is then of the others. `batch_size` draws that many samples anew each step, the same for
     all members, with `generator`, which it requires.
 
     Every step is taken, so that laws which count steps hold exactly and members stay independent. The status of a member
     says, in this order:
     `diverged`, its weights are not finite, or L_λ ends above both its start and the zero network's value (above twice
     both, with momentum or batches, where a small rise is noise);
-    `collapsed`, L_λ is within 1e-3 of the zero network's (relative to it or to the start), ‖θ‖² has fallen to a hundredth
+    `collapsed`, L_λ is within 1e-3 of the zero network's (relative to it or, with no frozen layers, to the start), ‖θ‖² has fallen to a hundredth
     and each layer would shrink further: it goes to zero;
     `converged`, ‖∇L + λW‖ ≤ tolerance · (‖∇L‖ + λ‖W‖) in each layer (with λ = 0, only where ∇L = 0);
     and otherwise `max_steps`.
@@ -142,6 +145,7 @@ def gradient_descent(
     save_every = steps if save_every is None else _require.integer("save_every", save_every, minimum=1)
     if window is not None and _require.integer("window", window, minimum=1) > steps:
         raise ValueError(f"window: expected at most steps = {steps}, got {window}")
+    learning = _learning(objective.network.depth, frozen)
     x, targets = objective.task.x, objective.targets
     if batch_size is not None:
         _require.generator(generator)
@@ -151,7 +155,6 @@ def gradient_descent(
     # glibc keeps freed memory up to twice the largest block freed so far: without this one, every temporary of a step
     # is given back to the system and faulted in again, which takes as long as the arithmetic.
     torch.empty(30 * 2**20, dtype=torch.uint8)
-
     decay = objective.weight_decay[..., None, None]
     eta = rate[..., None, None]
     shrink = 1 - eta * decay
@@ -178,12 +181,12 @@ def gradient_descent(
                 total += term
             norm_sums += layer_norms(terms)
         if velocity is None:
-            for w, g in zip(current, gradients):
-                w.mul_(shrink).sub_(g.mul_(eta))
+            for k in learning:
+                current[k].mul_(shrink).sub_(gradients[k].mul_(eta))
         else:
-            for w, g, v in zip(current, gradients, velocity):
-                v.mul_(momentum).add_(g).add_(decay * w)
-                w.sub_(eta * v)
+            for k in learning:
+                velocity[k].mul_(momentum).add_(gradients[k]).add_(decay * current[k])
+                current[k].sub_(eta * velocity[k])
         done = step + 1
         if done % save_every == 0 or done == steps:
             times.append(done)
@@ -202,9 +205,19 @@ def gradient_descent(
         times=torch.tensor(times),
         saved=tuple(torch.stack(kept) for kept in saved),
         window_mean=mean,
-        status=_status(objective, initial, final, tolerance, noisy=bool(momentum or batch_size)),
-        stats={"step_size": rate, "steps": steps, "momentum": momentum, "tolerance": tolerance},
+        status=_status(objective, initial, final, tolerance, learning, noisy=bool(momentum or batch_size)),
+        stats=dict(step_size=rate, steps=steps, momentum=momentum, batch_size=batch_size, frozen=tuple(frozen), tolerance=tolerance),
     )
+
+
+def _learning(depth: int, frozen: Sequence[int]) -> list[int]:
+    """Positions, from 0, of the layers that are not frozen."""
+    if not isinstance(frozen, Sequence) or isinstance(frozen, str):
+        raise TypeError(f"frozen: expected numbers of layers such as (2,), got {frozen!r}")
+    learning = set(range(depth)) - {_require.integer("frozen", k, minimum=1, maximum=depth) - 1 for k in frozen}
+    if not learning:
+        raise ValueError(f"frozen: expected at least one of {depth} layers to learn, got all of them")
+    return sorted(learning)
 
 
 def gradient_flow(
@@ -261,7 +274,7 @@ def gradient_flow(
         times=times,
         saved=tuple(w[: len(times)] for w in saved),
         window_mean=None,
-        status=_status(objective, weights, final, tolerance, noisy=False),
+        status=_status(objective, weights, final, tolerance, range(len(final)), noisy=False),
         stats={
             "time": time, "rtol": rtol, "atol": atol, "tolerance": tolerance, "step_limit": step_limit,
             "accepted_steps": found.accepted.reshape(members), "given_up": found.given_up.reshape(tuple(members)),
@@ -312,22 +325,24 @@ def _finite(weights) -> Tensor:
     return torch.stack([torch.isfinite(w).all(-1).all(-1) for w in weights]).all(0)
 
 
-def _status(objective: Objective, initial: Weights, final: Weights, tolerance: float, *, noisy: bool) -> np.ndarray:
+def _status(
+    objective: Objective, initial: Weights, final: Weights, tolerance: float, learning: Sequence[int], *, noisy: bool
+) -> np.ndarray:
     finite = _finite(final)
     safe = tuple(torch.where(finite[..., None, None], w, 0.0) for w in final)
-    zero = regularised_loss(objective, tuple(torch.zeros_like(w) for w in final))
+    zero = regularised_loss(objective, tuple(w * (k not in learning) for k, w in enumerate(initial)))
     before, after = regularised_loss(objective, initial), regularised_loss(objective, safe)
     highest = torch.maximum(before, zero)
     diverged = ~finite | ~torch.isfinite(after) | (after > highest * (2 if noisy else 1 + 1e-9))
 
     forces = residuals(objective, safe)
-    shrinking = torch.stack([(g * w).sum((-2, -1)) >= 0 for g, w in zip(forces, safe)]).all(0)
-    squares = [layer_norms(weights).square().sum(-1) for weights in (initial, safe)]
-    collapsed = ((after - zero).abs() <= 1e-3 * highest) & (squares[1] <= 1e-2 * squares[0]) & shrinking
+    shrinking = torch.stack([(forces[k] * safe[k]).sum((-2, -1)) >= 0 for k in learning]).all(0)
+    squares = [layer_norms([weights[k] for k in learning]).square().sum(-1) for weights in (initial, safe)]
+    collapsed = ((after - zero).abs() <= 1e-3 * (highest if len(learning) == len(final) else zero)) & (squares[1] <= 1e-2 * squares[0]) & shrinking
 
     norms = layer_norms(safe) * objective.weight_decay[..., None]
     gradients = layer_norms(backpropagate(objective, safe, objective.task.x, objective.targets))
-    converged = (layer_norms(forces) <= tolerance * (norms + gradients)).all(-1)
+    converged = (layer_norms(forces) <= tolerance * (norms + gradients))[..., list(learning)].all(-1)
 
     status = np.full(finite.shape, "max_steps", dtype="<U9")
     for word, holds in (("converged", converged), ("collapsed", collapsed), ("diverged", diverged)):

@@ -242,6 +242,16 @@ def merged_deep_linear(solutions, x) -> np.ndarray:
     return np.swapaxes(before @ carried, -1, -2)
 
 
+def first_layer(start, coefficients, x, y, forgetting, weight_decay):
+    """ρ W_1(0) + (1/λn) Σ_j y_j α_j x_jᵀ, (*E, m, d): the first layer of a two-layer ReLU network after T steps of gradient
+    descent, from its start (*E, m, d), the `dual_coefficients` α (*E, m, n), x (*E, n, d), y (*E, n); `forgetting` is
+    ρ = (1−ηλ)^T. Raises ValueError for λ that is not above 0. Ours."""
+    start, alpha, x, y, rho, decay = map(np.asarray, (start, coefficients, x, y, forgetting, weight_decay))
+    if not np.all(decay > 0):
+        raise ValueError(f"weight_decay: expected numbers > 0, since the formula divides by it, got {decay.min():g}")
+    return rho[..., None, None] * start + (alpha * y[..., None, :]) @ x / (decay[..., None, None] * x.shape[-2])
+
+
 def linear_collapse_threshold(x, y) -> float:
     """½‖(1/n) Σ_i y_i x_i‖: from this λ on, 0 is the only stationary point of a two-layer linear network with logistic
     loss, and its minimiser; below, 0 is not even a local minimum. x (n, d), y (n,) of −1 and +1."""

@@ -13,8 +13,10 @@ from lowrank import (
     Task,
     bounds,
     data_loss,
+    dual_coefficients,
     exact,
     forward,
+    gate_means,
     gradient_descent,
     imbalance,
     initialise,
@@ -488,3 +490,97 @@ def test_what_the_low_rank_bounds_refuse(call, message):
 def test_bounds_that_divide_by_decay_refuse_zero(call):
     with pytest.raises(ValueError, match="weight_decay: expected numbers > 0"):
         call()
+
+
+def merged_pair(seed, *, trains_read_out=False, n=5, d=6, width=4, steps=30, scale=3.0, eta=1.0, decay=0.04):
+    """Two trained two-layer ReLU networks on tasks that overlap anyhow, with points q of all kinds; and B's gates."""
+    generator = torch.Generator().manual_seed(seed)
+    network, frozen = Network((d, width, 1)), () if trains_read_out else (2,)
+    first, second = initialise(network, generator=generator), initialise(network, scale=scale, generator=generator)
+    starts = first, (second[0], second[1] if trains_read_out else first[1])
+    runs = []
+    for start in starts:
+        x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        objective = Objective(network, Task(x, torch.randn(n, generator=generator).sign()), weight_decay=decay)
+        runs.append(gradient_descent(objective, start, step_size=eta, steps=steps, save_every=1, frozen=frozen))
+    a, b = runs
+    x = torch.cat([a.objective.task.x, b.objective.task.x, torch.randn(3, d, generator=generator, dtype=torch.float64)])
+    read_out = a.weights[1] + b.weights[1] if trains_read_out else a.weights[1]
+    summed = (a.weights[0] + b.weights[0], read_out)
+    changed = (forward(network, summed, x) - forward(network, (a.weights[0], read_out), x))[:, 0].abs().numpy()
+    return a, b, x, read_out[0], changed, (1 - eta * decay) ** steps
+
+
+@given(st.integers(0, 10**6), st.booleans(), st.floats(0.1, 10.0))
+def test_sum_change_by_gates_for_any_tasks(seed, trains_read_out, scale):
+    _, b, x, v, changed, rho = merged_pair(seed, trains_read_out=trains_read_out, scale=scale)
+    kept, overlaps = b.saved[0][0] @ x.mT, b.objective.task.x @ x.mT
+    bound = bounds.sum_change_by_gates(rho, v, kept, dual_coefficients(b)[-1], overlaps, b.objective.weight_decay)
+    assert (changed <= bound * (1 + 1e-12) + 1e-12).all()
+
+
+@given(st.integers(0, 10**6), st.floats(0.1, 10.0))
+def test_forms_of_the_change_that_need_less_are_larger(seed, scale):
+    _, b, x, u, changed, rho = merged_pair(seed, scale=scale)
+    kept, overlaps, decay = b.saved[0][0] @ x.mT, b.objective.task.x @ x.mT, b.objective.weight_decay
+    gates = gate_means(b)[-1]
+    forms = [bounds.sum_change_by_gates(rho, u, kept, u[:, None] * gates, overlaps, decay)]
+    for gate in (gates.amax(0).mean(), 1 - rho, 1.0):
+        forms.append(bounds.sum_change_by_coherence(rho, u.norm(), kept.norm(dim=0), overlaps.abs().amax(0), gate, decay))
+    for smaller, larger in zip(forms, forms[1:]):
+        assert (smaller <= larger * (1 + 1e-12) + 1e-12).all()
+    span = torch.linalg.qr(b.objective.task.x.mT).Q
+    projected = [w @ span @ span.mT for w in (b.saved[0][0], b.weights[0])]
+    cap = bounds.hidden_norm(rho, projected[0].norm(), u.norm(), b.objective.task.x.norm(dim=-1).max(), 1.0, decay)
+    assert float(projected[1].norm()) <= float(cap) * (1 + 1e-12)
+    unseen = kept - projected[0] @ x.mT
+    by_norm = bounds.sum_change_by_norm(rho, u.norm(), unseen.norm(dim=0), (x @ span).norm(dim=-1), cap)
+    assert (changed <= by_norm * (1 + 1e-12) + 1e-12).all()
+
+
+@given(st.integers(0, 10**6), st.floats(0.3, 3.0))
+def test_labels_are_kept_below_the_coherence_that_keeps_them(seed, scale):
+    a, b, x, u, _, rho = merged_pair(seed, scale=scale, d=24, eta=2.0, steps=60)
+    f = forward(a.objective.network, a.weights, x)[:, 0]
+    kept, overlaps = (b.saved[0][0] @ x.mT).norm(dim=0), (b.objective.task.x @ x.mT).abs().amax(0)
+    gate = gate_means(b)[-1].amax(0).mean()
+    limit = bounds.coherence_that_keeps(f.abs(), rho, u.norm(), kept, gate, b.objective.weight_decay)
+    merged = forward(a.objective.network, (a.weights[0] + b.weights[0], u[None]), x)[:, 0]
+    assert (f.sign() == merged.sign())[overlaps.numpy() < limit].all()
+    at_the_limit = bounds.sum_change_by_coherence(rho, u.norm(), kept, limit, gate, b.objective.weight_decay)
+    np.testing.assert_allclose(at_the_limit, f.abs(), rtol=1e-9, atol=1e-9)
+
+
+def test_one_neuron_attains_the_change_by_gates_and_by_coherence():
+    # One neuron, one input e_2 with label +1, x = (√(1−ε²), ε): the neuron of B stays active, so f_{A+B} − f_A = w_B·x.
+    epsilon, decay, eta, steps = 0.3, 0.1, 0.5, 12
+    objective = Objective(Network((2, 1, 1)), Task([[0.0, 1.0]], [1.0]), weight_decay=decay)
+    start = (torch.tensor([[0.4, 0.2]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))
+    run = gradient_descent(objective, start, step_size=eta, steps=steps, save_every=1, frozen=(2,))
+    x, rho = torch.tensor([[(1 - epsilon**2) ** 0.5, epsilon]], dtype=torch.float64), (1 - eta * decay) ** steps
+    change, gates = float(run.weights[0] @ x.mT), gate_means(run)[-1]
+    kept = start[0] @ x.mT
+    by_gates = bounds.sum_change_by_gates(rho, [1.0], kept, gates, objective.task.x @ x.mT, decay)
+    by_coherence = bounds.sum_change_by_coherence(rho, 1.0, kept.abs(), epsilon, gates, decay)
+    assert by_gates.item() == pytest.approx(change, rel=1e-12)
+    assert by_coherence.item() == pytest.approx(change, rel=1e-12)
+    # With ‖P_Bx‖ = ε the norm form needs ‖W_B(T)P_B‖, which is the second weight.
+    by_norm = bounds.sum_change_by_norm(rho, 1.0, 0.4 * x[0, 0], epsilon, run.weights[0][0, 1])
+    assert by_norm.item() == pytest.approx(change, rel=1e-12)
+
+
+def test_hidden_norm_is_attained_by_one_input_at_rest_as_the_step_shrinks():
+    # w = c p(uw)u/λ at rest with u chosen so that the margin maximises z/(1 + e^z): ‖w‖² = W(1/e)/λ.
+    decay, cap = 0.1, bounds.weighted_margin_cap()
+    margin = 1 + cap  # z = 1 + W(1/e) maximises z/(1+e^z)
+    w = (cap / decay) ** 0.5
+    u = margin / w
+    objective = Objective(Network((1, 1, 1)), Task([[1.0]], [1.0]), weight_decay=decay)
+    start = (torch.tensor([[0.1]], dtype=torch.float64), torch.tensor([[u]], dtype=torch.float64))
+    eta = 0.01
+    run = gradient_descent(objective, start, step_size=eta, steps=20000, frozen=(2,))
+    bound = float(bounds.hidden_norm(0.0, 0.1, u, 1.0, eta, decay))
+    assert float(run.weights[0]) == pytest.approx(w, rel=1e-6)
+    assert w <= bound <= w * (1 + eta * u**2 / (4 * cap))  # √(1+a) ≤ 1 + a/2, a = ηu²/(2W(1/e))
+    with pytest.raises(ValueError, match="step_size: expected step_size · weight_decay <= 1, got 2"):
+        bounds.hidden_norm(0.0, 1.0, 1.0, 1.0, 2.0, 1.0)

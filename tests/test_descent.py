@@ -8,6 +8,7 @@ from lowrank import (
     Objective,
     Task,
     TrainingError,
+    data_loss,
     gradient_descent,
     initialise,
     loss_gradients,
@@ -187,6 +188,14 @@ def test_a_large_start_that_forgets_has_not_collapsed(generator):
     assert set(gradient_descent(objective, weights, step_size=0.5, steps=1000).status) <= {"max_steps", "converged"}
 
 
+def test_a_large_start_under_a_frozen_read_out_that_forgets_has_not_collapsed(generator):
+    objective = Objective(Network((20, 40, 1)), teacher(60, 20, generator=generator), weight_decay=0.015)
+    weights = (20 * torch.randn(4, 40, 20, generator=generator, dtype=torch.float64) / 20**0.5, initialise(objective.network, members=4, generator=generator)[1])
+    run = gradient_descent(objective, weights, step_size=4.0, steps=100, frozen=(2,))
+    assert (data_loss(objective, run.weights) < 0.6).all()  # log 2 = 0.69 at zero
+    assert set(run.status) <= {"max_steps", "converged"}
+
+
 @pytest.mark.parametrize("name, decay, rate", [("weight_decay", (3,), ()), ("step_size", (), (3,)), ("weight_decay", (2, 4), ())])
 def test_rates_that_do_not_fit_the_members_are_named(name, decay, rate, task, generator):
     objective = Objective(Network((5, 4, 1)), task, weight_decay=torch.full(decay, 0.1))
@@ -228,6 +237,9 @@ def test_gd_departs_from_the_flows_gap_law_at_first_order(generator):
         ({"window": 11}, ValueError, "window: expected at most steps = 10, got 11"),
         ({"save_every": 0}, ValueError, "save_every: expected a whole number >= 1"),
         ({"momentum": -1.0}, ValueError, "momentum: expected a finite number >= 0 and <= 1, got -1.0"),
+        ({"frozen": (3,)}, ValueError, "frozen: expected a whole number >= 1 and <= 2, got 3"),
+        ({"frozen": (1, 2)}, ValueError, "frozen: expected at least one of 2 layers to learn, got all of them"),
+        ({"frozen": 2}, TypeError, r"frozen: expected numbers of layers such as \(2,\), got 2"),
         ({"batch_size": 3}, TypeError, "generator: expected a torch.Generator"),
         ({"batch_size": 99, "generator": torch.Generator()}, ValueError, "batch_size: expected at most n = 12, got 99"),
     ],
@@ -245,3 +257,39 @@ def test_weights_that_are_not_finite_are_named(task, generator):
     second[0, 0] = float("nan")
     with pytest.raises(ValueError, match="W_2: expected finite numbers, got 1 of 4"):
         gradient_descent(Objective(network, task, weight_decay=0.1), (first, second), step_size=0.1, steps=1)
+
+
+def test_frozen_layers_stay_and_the_others_learn_as_in_torch(task, generator):
+    network = Network((5, 7, 6, 1))
+    weights = initialise(network, members=2, generator=generator)
+    for frozen, momentum in (((3,), 0.0), ((1, 3), 0.9)):
+        run = gradient_descent(
+            Objective(network, task, weight_decay=0.02), weights, step_size=0.3, steps=40, momentum=momentum, frozen=frozen
+        )
+        for member in range(2):
+            layers = [torch.nn.Linear(w.shape[-1], w.shape[-2], bias=False, dtype=torch.float64) for w in weights]
+            for layer, w in zip(layers, weights):
+                layer.weight.data = w[member].clone()
+            learning = [layer.weight for k, layer in enumerate(layers, start=1) if k not in frozen]
+            optimiser = torch.optim.SGD(learning, lr=0.3, weight_decay=0.02, momentum=momentum)
+            for _ in range(40):
+                optimiser.zero_grad()
+                hidden = layers[1](layers[0](task.x).relu()).relu()
+                torch.nn.functional.softplus(-task.y * layers[2](hidden)[:, 0]).mean().backward()
+                optimiser.step()
+            for k, (layer, w) in enumerate(zip(layers, weights), start=1):
+                torch.testing.assert_close(run.weights[k - 1][member], layer.weight.detach(), rtol=1e-10, atol=1e-12)
+                assert torch.equal(run.weights[k - 1], w) == (k in frozen)
+
+
+def test_the_status_is_that_of_the_layers_that_learn(generator):
+    # One input and a linear layer on top of a frozen one: convex, so that descent comes to rest.
+    objective = Objective(Network((1, 1, 1), "linear"), Task([[1.0]], [1.0]), weight_decay=0.1)
+    start = (torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([[0.5]], dtype=torch.float64))
+    run = gradient_descent(objective, start, step_size=0.5, steps=400, frozen=(1,))
+    assert str(run.status) == "converged" and run.stats["frozen"] == (1,)
+    w = float(run.weights[1])  # 0.1 w = 2/(1 + e^{2w}) at rest
+    assert 0.1 * w == pytest.approx(2 / (1 + np.exp(2 * w)), abs=1e-6)
+    # A frozen layer of 0 makes the other one go to zero, though the frozen one does not.
+    dead = gradient_descent(objective, (start[0], 0 * start[1]), step_size=0.5, steps=400, frozen=(2,))
+    assert str(dead.status) == "collapsed"

@@ -21,6 +21,7 @@ class Mutation:
 
 A, N, B, F = (f"theorems/{name}" for name in ("alignment", "norm_preservation", "low_rank_bias", "gradient_flow"))
 L, C, G, D = "theorems/deep_linear", "theorems/certificates", "theorems/global_optimum", "merging/digits"
+SR = "merging/shallow_relu"
 
 
 def _of(module: str):
@@ -34,6 +35,7 @@ def _of(module: str):
 _bounds, _objective, _networks, _spectra, _descent, _integrate, _certificates, _kinks, _stationary = map(
     _of, ("bounds", "objective", "networks", "spectra", "descent", "integrate", "certificates", "kinks", "stationary")
 )
+_dual = _of("dual")
 _compaction, _enclosure, _exact, _convex, _merging, _tasks, _claims = map(
     _of, ("compaction", "enclosure", "exact", "convex", "merging", "tasks", "claims")
 )
@@ -99,6 +101,29 @@ MUTATIONS = (
             "norm-identity norm-neurons norm-gap-law norm-degree-identity alignment-window-identity digits-forgetting deep-linear-balance"),
     _bounds("rounding-single", "EPS = float(np.finfo(np.float64).eps)", "EPS = float(np.finfo(np.float32).eps)",
             "tolerances of single precision let controls pass", (N, L)),
+    # ---- merging/shallow_relu ----
+    _dual("gates-not-discounted", "means.append((1 - rate) * means[-1] + rate * value)", "means.append(means[-1] + rate * value)",
+          "older gates count less, as what they left in the weights has shrunk", SR, "shallow-dual shallow-all-dual"),
+    _dual("dual-gate-always-open", "slope(f.mT, objective.targets).mT.abs() * (z > 0)", "slope(f.mT, objective.targets).mT.abs() * (z > z - 1)",
+          "inputs that a neuron does not see leave nothing in it", SR, "shallow-dual shallow-all-dual"),
+    _dual("dual-gate-halved", "means.append((1 - rate) * means[-1] + rate * value)", "means.append((1 - rate) * means[-1] + rate * value / 10)",
+          "a tenth of what was learnt does not bound what is added", SR, "shallow-dual shallow-gates-bound shallow-all-bound"),
+    _exact("first-layer-no-decay", "@ x / (decay[..., None, None] * x.shape[-2])", "@ x / x.shape[-2]",
+           "what is learnt is divided by λ", SR, "shallow-dual shallow-all-dual"),
+    _bounds("sum-gates-start-forgotten", "(rho[..., None, None] * np.abs(kept) + learnt)", "learnt",
+            "what is not forgotten yet is added as well", SR, "shallow-gates-bound shallow-all-bound"),
+    _bounds("sum-gates-mean-neuron", "(rho[..., None, None] * np.abs(kept) + learnt)).sum(-2)", "(rho[..., None, None] * np.abs(kept) + learnt)).mean(-2)",
+            "all neurons add, not their mean", SR, "shallow-gates-bound shallow-all-bound"),
+    _bounds("sum-coherence-no-memory", "return rho * norm * kept + epsilon * norm**2 * gate / decay", "return epsilon * norm**2 * gate / decay",
+            "with ε = 0 the start would add nothing", SR, "shallow-coherence-bound"),
+    _bounds("sum-coherence-gate-squared", "epsilon * norm**2 * gate / decay", "epsilon * norm**2 * (1 - gate) / decay",
+            "the bound that knows no gate must be the larger one", SR, "shallow-free-bound"),
+    _bounds("sum-norm-unseen-only", "return norm * (rho * kept + seen * hidden)", "return norm * rho * kept",
+            "inputs that lie partly in B's span are seen by it", SR, "shallow-norm-bound"),
+    _bounds("keeps-memory-added", "return decay * (margin - rho * norm * kept) / (", "return decay * (margin + rho * norm * kept) / (",
+            "what is remembered would protect labels", SR, "shallow-label-kept"),
+    _descent("frozen-decays", "for k in learning:\n                current[k].mul_(shrink).sub_(gradients[k].mul_(eta))", "for k in range(len(current)):\n                current[k].mul_(shrink).sub_(gradients[k].mul_(eta))",
+             "a read-out that is not trained stays", SR, "shallow-dual"),
     # ---- objective ----
     _objective("logistic-slope-scaled", "return (-y * torch.sigmoid(-y * f[..., 0]))[..., None]", "return (-1.01 * y * torch.sigmoid(-y * f[..., 0]))[..., None]",
                "training ends elsewhere than ridge regression and the convex program",
@@ -130,7 +155,8 @@ MUTATIONS = (
     _objective("mean-over-one-more", "targets).mT / x.shape[-2]", "targets).mT / (x.shape[-2] + 1)",
                "the gradient is not that of the mean loss", (L, G, F), "deep-linear-scikit-learn optimum-smallest-example flow-balanced-mode"),
     _objective("accuracy-flipped", "task.y * f[..., 0] > 0 if task.kind", "task.y * f[..., 0] < 0 if task.kind",
-               "the sum would be compared by what it gets wrong", D, "digits-sum-test digits-sum-training digits-joint-ceiling"),
+               "the sum would be compared by what it gets wrong", (D, SR),
+               "digits-sum-test digits-sum-training digits-joint-ceiling shallow-sum-training shallow-sum-test shallow-all-training shallow-all-test"),
     # ---- networks ----
     _networks("layers-swapped", "for k, w in enumerate(weights, start=1):\n        preactivations", "for k, w in enumerate((*weights[:1], *weights[-2:0:-1], *weights[1:][-1:]), start=1):\n        preactivations",
               "the forward pass takes hidden layers in the wrong order", (N, B, L), "norm-identity norm-neurons deep-linear-balance"),
@@ -173,9 +199,9 @@ MUTATIONS = (
              "deep-linear-scikit-learn flow-descent-forgetting flow-same-limit alignment-linear-converged norm-smallest-example digits-forgetting"),
     _descent("window-off-by-one", "window_start = steps - window if window else steps", "window_start = steps - window + 1 if window and window > 1 else steps - bool(window)",
              "the mean leaves out a step", A, "alignment-window-identity"),
-    _descent("step-scaled", "w.mul_(shrink).sub_(g.mul_(eta))", "w.mul_(shrink).sub_(g.mul_(1.01 * eta))",
+    _descent("step-scaled", "current[k].mul_(shrink).sub_(gradients[k].mul_(eta))", "current[k].mul_(shrink).sub_(gradients[k].mul_(1.01 * eta))",
              "the gradient enters with η", (N, F, A), "norm-gap-law alignment-window-identity flow-gap-departure flow-order-one"),
-    _descent("momentum-ignored", "v.mul_(momentum).add_(g)", "v.mul_(0.0).add_(g)",
+    _descent("momentum-ignored", "velocity[k].mul_(momentum).add_(gradients[k])", "velocity[k].mul_(0.0).add_(gradients[k])",
              "the controls with momentum obey the laws of plain descent", (F, A), "flow-order-one alignment-window-identity"),
     _descent("clock-off-by-one", "times.append(done)", "times.append(step)",
              "weights are filed under the step before", F, "flow-descent-forgetting"),
@@ -183,9 +209,9 @@ MUTATIONS = (
              "the flow forgets at the rate λ", F, "flow-gap-law flow-neurons flow-imbalance flow-forgetting flow-same-limit"),
     _descent("collapse-never-said", "(squares[1] <= 1e-2 * squares[0]) & shrinking", "(squares[1] <= 1e-2 * squares[0]) & ~shrinking",
              "networks that go to zero are not called collapsed", B, "bias-collapse-above bias-largest-decay bias-deep-collapse"),
-    _descent("collapse-always-said", "collapsed = ((after - zero).abs() <= 1e-3 * highest) &", "collapsed = ((after - zero).abs() <= 1e3 * highest) |",
+    _descent("collapse-always-said", "collapsed = ((after - zero).abs() <= 1e-3 *", "collapsed = (squares[0] >= 0) | ((after - zero).abs() <= 1e-3 *",
              "networks that live are called collapsed", (B, L), "bias-largest-decay bias-collapse-above"),
-    _descent("converged-in-one-layer", "tolerance * (norms + gradients)).all(-1)", "1e9 * tolerance * (norms + gradients)).all(-1)",
+    _descent("converged-in-one-layer", "<= tolerance * (norms + gradients))", "<= 1e9 * tolerance * (norms + gradients))",
              "networks that still move are called converged", (L, A, N)),
     _integrate("flow-tolerance-loose", "torchode.PIDController(atol, rtol,", "torchode.PIDController(1e4 * atol, 1e4 * rtol,",
                "steps of the flow are worse than they are said to be", F, "flow-gap-law flow-neurons flow-imbalance flow-forgetting flow-balanced-mode"),
