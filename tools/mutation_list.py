@@ -22,6 +22,7 @@ class Mutation:
 A, N, B, F = (f"theorems/{name}" for name in ("alignment", "norm_preservation", "low_rank_bias", "gradient_flow"))
 L, C, G, D = "theorems/deep_linear", "theorems/certificates", "theorems/global_optimum", "merging/digits"
 SR = "merging/shallow_relu"
+MANY = "merging/many_tasks"
 
 
 def _of(module: str):
@@ -39,6 +40,7 @@ _dual = _of("dual")
 _compaction, _enclosure, _exact, _convex, _merging, _tasks, _claims = map(
     _of, ("compaction", "enclosure", "exact", "convex", "merging", "tasks", "claims")
 )
+_capacity, _matching = map(_of, ("capacity", "neuron_matching"))
 
 MUTATIONS = (
     # ---- bounds: flipped, a factor, a wrong exponent ----
@@ -325,7 +327,7 @@ MUTATIONS = (
     _merging("average-for-sum", "return deltas.sum(0)", "return deltas.mean(0)",
              "half of each network is not the sum", D, "digits-sum-bound"),
     _merging("task-dropped", "return deltas.sum(0)", "return deltas[1:].sum(0)",
-             "one of the networks is not in the sum", D, "digits-sum-bound digits-sum-training digits-sum-test"),
+             "one of the networks is not in the sum", (D, MANY), "digits-sum-bound digits-sum-training digits-sum-test many-flip"),
     _merging("base-added-twice", "merged[key] = origin[key] + delta", "merged[key] = origin[key] + 2 * delta",
              "the sum is twice too large", D, "digits-sum-bound"),
     _tasks("digits-share-coordinates", "slot = t if orthogonal else 0", "slot = 0",
@@ -338,6 +340,26 @@ MUTATIONS = (
            "R is the length of the longest input", (B, G), "bias-weaker-forms bias-data-free"),
     _tasks("coherence-least", "(first.x @ second.x.mT).abs().amax((-2, -1))", "(first.x @ second.x.mT).abs().amin((-2, -1))",
            "one orthogonal pair does not make two tasks orthogonal", D),
+    # ---- many tasks ----
+    _capacity("linear-variance-one-layer-more", "np.asarray(width)) ** (np.asarray(depth) - 1) - 1", "np.asarray(width)) ** np.asarray(depth) - 1",
+              "the read-out has no overlaps of its own", MANY, "many-linear-depth many-linear-trained many-linear-limit"),
+    _capacity("linear-failure-all-tasks", "_sphere_characteristic(s, width) ** others", "_sphere_characteristic(s, width) ** tasks",
+              "a task does not drown itself", MANY, "many-linear-exact many-linear-limit"),
+    _capacity("rectified-overlap-halved", "RECTIFIED_OVERLAP = 1 / np.pi", "RECTIFIED_OVERLAP = 0.5 / np.pi",
+              "overlaps of rectified Gaussian vectors are twice that", MANY, "many-flip-law"),
+    _capacity("lanes-without-common-part", "common = 2 * (count - 1) * other / np.pi", "common = 0.0",
+              "nonnegative lanes feed one another", MANY, "many-relu-law"),
+    _capacity("cross-talk-without-mean", "mean = readout.sum(-1) * hidden.sum(-1) / readout.shape[-1]", "mean = 0 * readout.sum(-1) * hidden.sum(-1)",
+              "read-outs that do not sum to 0 answer a nonnegative vector", MANY, "many-cross-talk"),
+    _matching("columns-not-permuted", "permuted[k + 1] = torch.take_along_dim(permuted[k + 1], order[..., None, :], -1)", "pass",
+              "rows without columns are another network", MANY, "many-matching-function many-matching many-matching-bound"),
+    _matching("matched-to-be-unlike", "linear_sum_assignment(alike, maximize=True)", "linear_sum_assignment(alike, maximize=False)",
+              "neurons that have nothing in common are put together", MANY, "many-matching many-matching-bound"),
+    _matching("rescaled-the-wrong-way", "torch.where(readout > 0, (negative / positive).sqrt(), (positive / negative).sqrt())",
+              "torch.where(readout > 0, (positive / negative).sqrt(), (negative / positive).sqrt())",
+              "the read-out sums to more, not to 0", MANY, "many-rescaling"),
+    _merging("average-of-one-more", "return deltas.mean(0)", "return deltas.sum(0) / (len(deltas) + 1)",
+             "an average divides by the number of networks", MANY, "many-average"),
     # ---- the referee itself: claims that are right cannot show that a wrong one would pass ----
     _claims("relation-flipped", "if self.relation == \"<=\" else self.lhs >= self.rhs - self.tolerance", "if self.relation == \">=\" else self.lhs >= self.rhs - self.tolerance",
             "true inequalities fail", (G, L, D, B, A, N, C, F), "optimum-never-below digits-joint-ceiling bias-loss-floor optimum-rest-above"),
