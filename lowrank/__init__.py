@@ -16,7 +16,7 @@ from .certificates import (
 from .claims import ClaimError, check, table
 from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
 from .merging import average, merge, sum_weights
-from .networks import Network, Weights, forward, initialise
+from .networks import Network, Weights, forward, initialise, rotate_hidden
 from .objective import (
     Objective,
     accuracy,
