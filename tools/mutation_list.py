@@ -38,6 +38,9 @@ _compaction, _enclosure, _exact, _convex, _merging, _tasks, _claims = map(
     _of, ("compaction", "enclosure", "exact", "convex", "merging", "tasks", "claims")
 )
 
+ML = "merging/deep_linear"
+_merged_linear = _of("merged_linear")
+
 MUTATIONS = (
     # ---- bounds: flipped, a factor, a wrong exponent ----
     _bounds("alignment-sine-halved", "return residual / (decay * norm)", "return residual / (2 * decay * norm)",
@@ -310,6 +313,27 @@ MUTATIONS = (
            "R is the length of the longest input", (B, G), "bias-weaker-forms bias-data-free"),
     _tasks("coherence-least", "(first.x @ second.x.mT).abs().amax((-2, -1))", "(first.x @ second.x.mT).abs().amin((-2, -1))",
            "one orthogonal pair does not make two tasks orthogonal", D),
+    # ---- sums of deep linear networks ----
+    _merged_linear("transfer-overlaps-squared", "carried = right @ x.T if carried is None else (right @ before) @ carried",
+                   "carried = right @ x.T if carried is None else (right @ before) ** 2 @ carried",
+                   "what passes from one network to another is the overlap, not its square", ML, "merge-linear-transfer"),
+    _merged_linear("directions-too-short", "        signal = signal / length\n", "        signal = signal / (1.1 * length)\n",
+                   "overlaps are those of unit vectors", ML, "merge-linear-ratio merge-linear-shared-unequal merge-linear-shared-equal"),
+    _merged_linear("cross-terms-shrink", "growth *= 1 + 1 / m", "growth *= 1 - 1 / m",
+                   "products of outputs grow by 1 + 1/m a layer", ML, "merge-linear-second-moment"),
+    _merged_linear("own-trace-counted", "(total - own) / m * np.eye(m)", "total / m * np.eye(m)",
+                   "a network is not turned against itself", ML, "merge-linear-second-moment"),
+    _merged_linear("variance-counts-itself", "np.log1p((tasks - 1) / width)", "np.log1p(tasks / width)",
+                   "T tasks have T − 1 others", ML, "merge-linear-variance-single merge-linear-variance-uniform"),
+    _merged_linear("group-without-signs", "return np.concatenate([matrices, -matrices])", "return np.concatenate([matrices, matrices])",
+                   "the mean of the matrices is not zero", ML, "merge-linear-mean"),
+    _merging("sum-negated", "return deltas.sum(0)", "return -deltas.sum(0)",
+             "odd depths turn every label", ML, "merge-linear-labels merge-linear-any-overlap merge-linear-variance-trained merge-linear-mean"),
+    _descent("flow-forgets-faster", "_flat(backpropagate(objective, _layers(y, shapes), x, targets)) - decay * y",
+             "_flat(backpropagate(objective, _layers(y, shapes), x, targets)) - 1.01 * decay * y",
+             "descent approaches the flow of another weight decay", ML, "merge-linear-descent"),
+    _objective("first-layer-faster", "        signal = backward(weights[k].mT @ signal, preactivations[k - 1])", "        signal = 1.5 * backward(weights[k].mT @ signal, preactivations[k - 1])",
+               "the two layers grow at one rate", ML, "merge-linear-shared-exact"),
     # ---- the referee itself: claims that are right cannot show that a wrong one would pass ----
     _claims("relation-flipped", "if self.relation == \"<=\" else self.lhs >= self.rhs - self.tolerance", "if self.relation == \">=\" else self.lhs >= self.rhs - self.tolerance",
             "true inequalities fail", (G, L, D, B, A, N, C, F), "optimum-never-below digits-joint-ceiling bias-loss-floor optimum-rest-above"),
