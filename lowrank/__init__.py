@@ -17,7 +17,7 @@ from .claims import ClaimError, check, table
 from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
 from .dual import dual_coefficients, gate_means
 from .merging import average, merge, sum_weights
-from .networks import Network, Weights, forward, initialise
+from .networks import Network, Weights, forward, initialise, rotate_hidden
 from .objective import (
     Objective,
     accuracy,

@@ -4,7 +4,7 @@ of what it checks. Arguments are numbers or arrays that broadcast; tensors count
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import lambertw
+from scipy.special import gammainccinv, gammaincinv, lambertw
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -247,6 +247,30 @@ def two_layer_excess(worth, weight_decay, radius):
     |(1/n) Σ p_i y_i relu(u·x_i)| over unit vectors u with the network's slopes p_i = 1/(1+e^{m_i}), R = max ‖x_i‖."""
     worth, decay, radius = map(np.asarray, (worth, weight_decay, radius))
     return 2 * np.maximum(worth - decay, 0.0) ** 2 / radius**2
+
+
+def product_change(norms, changes):
+    """Π_k(a_k + δ_k) − Π_k a_k, (*E,) from (*E, K): bounds ‖W̃_K…W̃_1 − W_K…W_1‖₂ where ‖W_k‖₂ ≤ a_k = `norms` and
+    ‖W̃_k − W_k‖₂ ≤ δ_k = `changes`; times ‖x‖, how far a linear network's output moves. Without cancellation."""
+    norms, changes = np.broadcast_arrays(*(np.asarray(side, dtype=np.float64) for side in (norms, changes)))
+    product, change = np.ones(norms.shape[:-1]), np.zeros(norms.shape[:-1])
+    for a, delta in zip(np.moveaxis(norms, -1, 0), np.moveaxis(changes, -1, 0)):
+        product, change = product * a, change * (a + delta) + product * delta
+    return change
+
+
+def square_mean_band(second_moment, fourth_moment, samples, *, level=1e-6):
+    """v χ²_ν(level/2)/ν and v χ²_ν(1 − level/2)/ν, ν = 2Nv²/(κ − v²): where the mean of N independent squares with mean
+    v = `second_moment` and mean square κ = `fourth_moment` lies, up to a chance `level`. (*E,) each.
+
+    ν is what gives v χ²_ν/ν the variance (κ − v²)/N of that mean (Satterthwaite 1946); for Gaussian numbers κ = 3v², ν = N
+    and the band is exact. Otherwise it is an approximation, to be held against a simulation. Raises ValueError for κ ≤ v².
+    """
+    v, kappa, count = (np.asarray(value, dtype=np.float64) for value in (second_moment, fourth_moment, samples))
+    if not np.all(kappa > v**2):
+        raise ValueError("fourth_moment: expected more than the square of second_moment, got less or as much")
+    degrees = 2 * count * v**2 / (kappa - v**2)
+    return tuple(2 * v * quantile(degrees / 2, level / 2) / degrees for quantile in (gammaincinv, gammainccinv))
 
 
 def summed_rounding(terms, size):

@@ -8,6 +8,16 @@ from scipy.optimize import brentq
 from scipy.special import entr, expit, lambertw
 
 from .convex import TwoLayerOptimum, two_layer_relu_correlation, two_layer_relu_program, two_layer_relu_threshold
+from .merged_linear import (
+    hidden_directions,
+    merged_deep_linear,
+    merged_fourth_moment,
+    merged_ratios,
+    merged_second_moment,
+    merged_variance,
+    signed_shifts,
+    uniform_overlaps,
+)
 
 _BRANCHES = ("minimum", "global")
 

@@ -95,6 +95,12 @@ def predicted(ax: Axes, x, y, *, label: str | None = None, series: int | None = 
     return ax
 
 
+def band(ax: Axes, x, low, high, *, series: int = 0) -> Axes:
+    """Where measurements should lie, between two curves: a shaded band in the colour of its series."""
+    ax.fill_between(x, _finite("low", low), _finite("high", high), color=SERIES[series], alpha=0.18, linewidth=0)
+    return ax
+
+
 def level(ax: Axes, y: float, *, label: str) -> Axes:
     """A bound or a prediction that is constant: a dashed horizontal line."""
     ax.axhline(y, color=INK, linestyle=(0, (5, 3)), linewidth=1.4, label=label)

@@ -112,6 +112,23 @@ def check_weights(network: Network, weights: Weights) -> Weights:
     return tuple(weights)
 
 
+def rotate_hidden(weights: Weights, rotations) -> Weights:
+    """W_k → O_k W_k O_{k−1}ᵀ with O_0 = I and O_K = I, from one O_k (*E, m_k, m_k) for each of the K−1 hidden layers.
+
+    The basis of each hidden layer is turned: a linear network's output stays if the O_k are orthogonal, that of another
+    if they are permutations. Leading axes of weights and rotations broadcast. Raises ValueError for another number of
+    rotations or other sizes.
+    """
+    rotations = [_require.tensor(f"O_{k}", o) for k, o in enumerate(rotations, start=1)]
+    if len(rotations) != len(weights) - 1:
+        raise ValueError(f"rotations: expected one for each of {len(weights) - 1} hidden layers, got {len(rotations)}")
+    for k, (o, w) in enumerate(zip(rotations, weights), start=1):
+        if o.shape[-2:] != (w.shape[-2], w.shape[-2]):
+            raise ValueError(f"O_{k}: expected (*E, {w.shape[-2]}, {w.shape[-2]}), got {tuple(o.shape)}")
+    turned = [o @ w for o, w in zip(rotations, weights)] + [weights[-1]]
+    return (turned[0], *(w @ o.mT for w, o in zip(turned[1:], rotations)))
+
+
 def hidden_states(network: Network, weights: Weights, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Pre-activations z_k = W_k a_{k−1} and activations a_0 = x, a_k = σ(z_k), samples as columns (*E, m_k, n).
 

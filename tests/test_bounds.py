@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 
 from lowrank import (
     Network,
@@ -584,3 +585,32 @@ def test_hidden_norm_is_attained_by_one_input_at_rest_as_the_step_shrinks():
     assert w <= bound <= w * (1 + eta * u**2 / (4 * cap))  # √(1+a) ≤ 1 + a/2, a = ηu²/(2W(1/e))
     with pytest.raises(ValueError, match="step_size: expected step_size · weight_decay <= 1, got 2"):
         bounds.hidden_norm(0.0, 1.0, 1.0, 1.0, 2.0, 1.0)
+@given(st.integers(1, 4), st.integers(0, 200), st.floats(1e-12, 2.0))
+def test_product_change_bounds_how_far_a_product_moves(depth, seed, size):
+    rng = np.random.default_rng(seed)
+    widths = rng.integers(1, 5, depth + 1)
+    layers = [rng.standard_normal((rows, columns)) for columns, rows in zip(widths, widths[1:])]
+    changes = [size * rng.standard_normal(w.shape) for w in layers]
+    before, after = np.eye(widths[0]), np.eye(widths[0])
+    for w, change in zip(layers, changes):
+        before, after = w @ before, (w + change) @ after
+    limit = bounds.product_change([np.linalg.norm(w, 2) for w in layers], [np.linalg.norm(c, 2) for c in changes])
+    # two products of up to 4 layers of up to 4 neurons, each rounded
+    assert np.linalg.norm(after - before, 2) <= limit + 200 * bounds.EPS * np.prod([np.linalg.norm(w) + np.linalg.norm(c) for w, c in zip(layers, changes)])
+
+
+def test_product_change_is_attained_and_does_not_cancel():
+    assert bounds.product_change([2.0, 3.0], [1.0, 0.5]) == 3 * 3.5 - 6  # numbers of one sign
+    assert bounds.product_change([0.0, 3.0], [1.0, 0.0]) == 3.0
+    np.testing.assert_allclose(bounds.product_change(np.full((2, 3), 1e3), 1e-17), 3e-11, rtol=1e-12)  # 1e6 · 1e-17 · 3
+
+
+@pytest.mark.parametrize("samples, second", [(5, 1.0), (80, 0.03)])
+def test_square_mean_band_is_that_of_chi_square_for_gaussian_numbers(samples, second):
+    low, high = bounds.square_mean_band(second, 3 * second**2, samples, level=0.01)
+    assert float(low) == pytest.approx(second * chi2.ppf(0.005, samples) / samples, rel=1e-9)
+    assert float(high) == pytest.approx(second * chi2.ppf(0.995, samples) / samples, rel=1e-9)
+    # a heavier tail widens it as fewer samples would
+    np.testing.assert_allclose(bounds.square_mean_band(1.0, 5.0, 2 * samples), bounds.square_mean_band(1.0, 3.0, samples), rtol=1e-9)
+    with pytest.raises(ValueError, match="fourth_moment: expected more than"):
+        bounds.square_mean_band(1.0, 1.0, 5)

@@ -42,6 +42,9 @@ _compaction, _enclosure, _exact, _convex, _merging, _tasks, _claims = map(
 )
 _capacity, _matching = map(_of, ("capacity", "neuron_matching"))
 
+ML = "merging/deep_linear"
+_merged_linear = _of("merged_linear")
+
 MUTATIONS = (
     # ---- bounds: flipped, a factor, a wrong exponent ----
     _bounds("alignment-sine-halved", "return residual / (decay * norm)", "return residual / (2 * decay * norm)",
@@ -360,6 +363,27 @@ MUTATIONS = (
               "the read-out sums to more, not to 0", MANY, "many-rescaling"),
     _merging("average-of-one-more", "return deltas.mean(0)", "return deltas.sum(0) / (len(deltas) + 1)",
              "an average divides by the number of networks", MANY, "many-average"),
+    # ---- sums of deep linear networks ----
+    _merged_linear("transfer-overlaps-squared", "carried = right @ x.T if carried is None else (right @ before) @ carried",
+                   "carried = right @ x.T if carried is None else (right @ before) ** 2 @ carried",
+                   "what passes from one network to another is the overlap, not its square", ML, "merge-linear-transfer"),
+    _merged_linear("directions-too-short", "        signal = signal / length\n", "        signal = signal / (1.5 * length)\n",
+                   "overlaps are those of unit vectors", ML, "merge-linear-shared-unequal merge-linear-shared-equal"),
+    _merged_linear("cross-terms-shrink", "growth *= 1 + 1 / m", "growth *= 1 - 1 / m",
+                   "products of outputs grow by 1 + 1/m a layer", ML, "merge-linear-second-moment"),
+    _merged_linear("own-trace-counted", "(total - own) / m * np.eye(m)", "total / m * np.eye(m)",
+                   "a network is not turned against itself", ML, "merge-linear-second-moment"),
+    _merged_linear("variance-one-neuron-more", "np.log1p((tasks - 1) / width)", "np.log1p((tasks - 1) / (width + 1))",
+                   "squared overlaps have the mean 1/m", ML, "merge-linear-variance-single merge-linear-variance-uniform"),
+    _merged_linear("group-without-signs", "return np.concatenate([matrices, -matrices])", "return np.concatenate([matrices, matrices])",
+                   "the mean of the matrices is not zero", ML, "merge-linear-mean"),
+    _merging("sum-negated", "return deltas.sum(0)", "return -deltas.sum(0)",
+             "odd depths turn every label", ML, "merge-linear-ratio merge-linear-labels merge-linear-any-overlap merge-linear-variance-trained merge-linear-mean"),
+    _descent("flow-forgets-faster", "_flat(backpropagate(objective, _layers(y, shapes), x, targets)) - decay * y",
+             "_flat(backpropagate(objective, _layers(y, shapes), x, targets)) - 1.01 * decay * y",
+             "descent approaches the flow of another weight decay", ML, "merge-linear-descent"),
+    _objective("first-layer-faster", "        signal = backward(weights[k].mT @ signal, preactivations[k - 1])", "        signal = 1.5 * backward(weights[k].mT @ signal, preactivations[k - 1])",
+               "the two layers grow at one rate", ML, "merge-linear-shared-exact"),
     # ---- the referee itself: claims that are right cannot show that a wrong one would pass ----
     _claims("relation-flipped", "if self.relation == \"<=\" else self.lhs >= self.rhs - self.tolerance", "if self.relation == \">=\" else self.lhs >= self.rhs - self.tolerance",
             "true inequalities fail", (G, L, D, B, A, N, C, F), "optimum-never-below digits-joint-ceiling bias-loss-floor optimum-rest-above"),
