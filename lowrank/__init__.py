@@ -15,7 +15,18 @@ from .certificates import (
 )
 from .claims import ClaimError, check, table
 from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
-from .merging import average, merge, sum_weights
+from .merging import (
+    average,
+    decision_distance,
+    interference,
+    layer_changes,
+    merge,
+    predicted_change,
+    second_moments,
+    sum_weights,
+    task_arithmetic,
+    ties,
+)
 from .networks import Network, Weights, forward, initialise
 from .objective import (
     Objective,
