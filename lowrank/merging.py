@@ -122,8 +122,9 @@ def second_moments(network: Network, weights: Weights, x: Tensor) -> Weights:
     K tensors (*E, m_{k−1}, m_{k−1}); M_0 has no members' axes where x has none. It is all that `layer_changes` wants of
     the data.
     """
-    forward(network, weights, x)  # says what does not fit
-    _, activations = hidden_states(network, weights, _require.tensor("x", x))
+    x = _require.tensor("x", x)
+    forward(network, weights, x[..., :1, :] if x.ndim > 1 else x)  # says what does not fit
+    _, activations = hidden_states(network, weights, x)
     return tuple(h @ h.mT / h.shape[-1] for h in activations)
 
 
