@@ -18,6 +18,19 @@ from .descent import Solution, TrainingError, gradient_descent, gradient_flow, t
 from .dual import dual_coefficients, gate_means
 from .merging import average, merge, sum_weights
 from .networks import Network, Weights, forward, initialise, rotate_hidden
+from .merging import (
+    average,
+    decision_distance,
+    interference,
+    layer_changes,
+    merge,
+    predicted_change,
+    second_moments,
+    sum_weights,
+    task_arithmetic,
+    ties,
+)
+from .networks import Network, Weights, forward, initialise
 from .objective import (
     Objective,
     accuracy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import gammainccinv, gammaincinv, lambertw
+from scipy.special import betaincinv, lambertw
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -56,9 +57,10 @@ def norm_gap(steps, first_gap, step_size, weight_decay, largest_change):
 
 
 def sum_of_two_layer_networks(cross_talk, forgetting, output_norms, remembered):
-    """|⟨u_B, σ(W_A x)⟩| + ρ(‖u_A‖ + ‖u_B‖)‖W_B(0)x‖: bounds |f_{A+B}(x) − f_A(x)| for two-layer ReLU networks whose
+    """|U_B σ(W_A x)| + ρ‖U_A + U_B‖₂‖W_B(0)x‖: bounds |f_{A+B}(x) − f_A(x)| for two-layer networks, σ 1-Lipschitz, whose
     weights are summed, at an x that is orthogonal to all training inputs of B; `forgetting` is ρ = (1−ηλ)^T,
-    `output_norms` the sum of norms in brackets, `remembered` the last norm."""
+    `output_norms` the spectral norm or more, ‖u_A‖ + ‖u_B‖ say, `remembered` the last norm. For more networks B is the sum
+    of all others, for several outputs `cross_talk` a norm."""
     cross_talk, rho, norms, remembered = map(np.asarray, (cross_talk, forgetting, output_norms, remembered))
     return np.abs(cross_talk) + rho * norms * remembered
 
@@ -108,6 +110,26 @@ def sum_change_by_norm(forgetting, output_norm, remembered, seen, hidden_norm):
     ‖W_B(T)P_B‖ as `hidden_norm` does. Ours."""
     rho, norm, kept, seen, hidden = map(np.asarray, (forgetting, output_norm, remembered, seen, hidden_norm))
     return norm * (rho * kept + seen * hidden)
+def output_change(layer_changes, merged_norms):
+    """δ_K, δ_k = ‖W̄_k‖₂ δ_{k−1} + √tr(Δ_k M_{k−1} Δ_kᵀ), δ_0 = 0, (*E,) from both terms' factors (*E, K): bounds the root mean
+    square √E‖f_merged(x) − f(x)‖² of the change when weights W_k become W̄_k = W_k + Δ_k, at any depth, σ 1-Lipschitz,
+    without biases; M_{k−1} are the second moments of the layers' inputs in the network before. Ours."""
+    changes, norms = np.asarray(layer_changes), np.asarray(merged_norms)
+    bound = np.zeros(np.broadcast_shapes(changes.shape, norms.shape)[:-1])
+    for k in range(changes.shape[-1]):
+        bound = norms[..., k] * bound + changes[..., k]
+    return bound
+
+
+def altered_share(distances, change):
+    """max q/n with Σ of the q least d_i² ≤ nδ², (*E,) from distances (*E, n) and δ (*E,): bounds the share of n inputs whose
+    label alters when outputs change by δ in root mean square; input i needs a change of d_i or more. At most
+    P(d < γ) + (δ/γ)² for every γ > 0 (Chebyshev)."""
+    distances, change = np.asarray(distances), np.asarray(change)
+    if np.isnan(distances).any() or np.isnan(change).any():
+        raise ValueError("distances: expected numbers, got nan; leave out members that diverged")
+    spent = np.cumsum(np.sort(distances, -1) ** 2, -1)
+    return (spent <= distances.shape[-1] * change[..., None] ** 2).mean(-1)
 
 
 def unequal_layers(residual, weight_decay, weighted_margin):
@@ -271,6 +293,12 @@ def square_mean_band(second_moment, fourth_moment, samples, *, level=1e-6):
         raise ValueError("fourth_moment: expected more than the square of second_moment, got less or as much")
     degrees = 2 * count * v**2 / (kappa - v**2)
     return tuple(2 * v * quantile(degrees / 2, level / 2) / degrees for quantile in (gammaincinv, gammainccinv))
+def accuracy_floor(share, n, *, level=0.95):
+    """p with P(Binomial(n, p) ≥ n·share) = (1 − level)/2, the lower end of Clopper & Pearson's interval (1934) for the
+    probability of which `share` was observed in n trials; 0 where it is 0. What n images can tell apart."""
+    share, n = np.asarray(share, dtype=np.float64), np.asarray(n)
+    hits = np.round(share * n)
+    return np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, (1 - level) / 2), 0.0)
 
 
 def summed_rounding(terms, size):

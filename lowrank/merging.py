@@ -1,11 +1,20 @@
-"""Several networks into one. A rule maps stacked task matrices (T, *E, m, n) to one (*E, m, n)."""
+"""Several networks into one. A rule maps stacked task matrices (T, *E, m, n) to one (*E, m, n); `interference` measures what
+merging does to outputs, `layer_changes` and `predicted_change` say it beforehand, from weights and second moments."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from . import _require
+from .descent import Solution
+from .networks import ACTIVATIONS, Network, Weights, check_weights, forward, hidden_states
+from .tasks import Task
+
+Rule = Callable[[Tensor], Tensor]
 
 
 def sum_weights(deltas: Tensor) -> Tensor:
@@ -18,11 +27,44 @@ def average(deltas: Tensor) -> Tensor:
     return deltas.mean(0)
 
 
-def merge(models: Sequence, rule: Callable[[Tensor], Tensor] = sum_weights, *, base=None):
+def task_arithmetic(*, scale: float) -> Rule:
+    """The rule α Σ_t W_t, α = `scale`, (*E, m, n) from (T, *E, m, n) (Ilharco et al. 2023).
+
+    It is meant for `base` the common start. Without a base, α > 0 multiplies the output of a bias-free network of
+    degree 1 by α^K and changes no label. A negative α unlearns.
+    """
+    scale = _require.number("scale", scale)
+    return lambda deltas: scale * deltas.sum(0)
+
+
+def ties(*, density: float) -> Rule:
+    """The rule (1/|A|) Σ_{t∈A} Ŵ_t, entry by entry: trim, elect sign, disjoint mean, (*E, m, n) from (T, *E, m, n).
+
+    Ŵ_t keeps the ⌈density·mn⌉ entries of W_t largest in size and is 0 elsewhere; A holds the tasks whose Ŵ_t has the sign
+    of Σ_t Ŵ_t; 0 where that sum is 0. Yadav et al. 2023 (TIES-merging), written from their description. They trim all
+    layers of a network together; a rule sees one matrix at a time: for theirs, `merge` networks flattened into one tensor.
+    """
+    density = _require.number("density", density, above=0.0, maximum=1.0)
+
+    def rule(deltas: Tensor) -> Tensor:
+        flat = deltas.flatten(-2)
+        kept = math.ceil(density * flat.shape[-1] - 1e-9)  # 0.2 · 5 is 1 and a little more in floating point
+        top = flat.abs().topk(kept, dim=-1).indices
+        trimmed = torch.zeros_like(flat).scatter(-1, top, flat.gather(-1, top))
+        sign = trimmed.sum(0).sign()
+        agreeing = (trimmed.sign() == sign) & (sign != 0)
+        mean = (trimmed * agreeing).sum(0) / agreeing.sum(0).clamp_min(1)
+        return mean.unflatten(-1, deltas.shape[-2:])
+
+    return rule
+
+
+def merge(models: Sequence, rule: Rule = sum_weights, *, base=None):
     """base + rule(models − base), matrix by matrix; base 0 by default.
 
     `models` are at least two tuples of tensors, or at least two dicts or state dicts from name to tensor; the result
-    is of the same kind. Raises ValueError naming the model and the entry where number, names, shapes or dtypes
+    is of the same kind. Biases are tensors like others here; what the theorems say of sums is not about them, and
+    `interference` refuses them. Raises ValueError naming the model and the entry where number, names, shapes or dtypes
     differ, or where an entry is not finite.
     """
     models = list(models)
@@ -44,13 +86,169 @@ def merge(models: Sequence, rule: Callable[[Tensor], Tensor] = sum_weights, *, b
     return merged if isinstance(models[0], Mapping) else tuple(merged.values())
 
 
+def interference(
+    models: Sequence, task: Task, *, rule: Rule = sum_weights, network: Network | None = None, base=None
+) -> Tensor:
+    """f_merged(x_i) − f_t(x_i) at the task's inputs, (T, *E, n), or (T, *E, n, c) for c > 1 outputs; t over `models`.
+
+    `models` are at least two `Solution`s, whose network is known; or tuples, dicts or state dicts of weight matrices in
+    the order of the layers, with `network`, by default `Network(widths)` on the widths that the shapes have, a ReLU network.
+    `base` as in `merge`, a tuple or dict of matrices. Raises ValueError naming the model for different networks
+    (shapes or activations), for shapes that do not chain, and for biases; TypeError for what is not float64.
+    """
+    _require.instance("task", task, Task)
+    models = list(models)
+    if network is not None:
+        _require.instance("network", network, Network)
+    for t, model in enumerate(models):
+        if isinstance(model, Solution):
+            network = network or model.objective.network
+            if model.objective.network != network:
+                raise ValueError(
+                    f"models[{t}]: expected a solution for {network}, got one for {model.objective.network}; merge "
+                    "networks of one shape and activation"
+                )
+    weights = [_matrices(f"models[{t}]", model) for t, model in enumerate(models)]
+    merged = merge(weights, rule, base=None if base is None else _matrices("base", base))
+    network = network or Network((weights[0][0].shape[-1], *(w.shape[-2] for w in weights[0])))
+    after = forward(network, merged, task.x)
+    change = torch.stack([after - forward(network, own, task.x) for own in weights])
+    return change[..., 0] if network.widths[-1] == 1 else change
+
+
+def second_moments(network: Network, weights: Weights, x: Tensor) -> Weights:
+    """M_{k−1} = (1/n) Σ_i h_{k−1}(x_i) h_{k−1}(x_i)ᵀ, k = 1 … K, of the layers' inputs h_0 = x, h_k = σ(W_k h_{k−1}).
+
+    K tensors (*E, m_{k−1}, m_{k−1}); M_0 has no members' axes where x has none. It is all that `layer_changes` wants of
+    the data.
+    """
+    x = _require.tensor("x", x)
+    forward(network, weights, x[..., :1, :] if x.ndim > 1 else x)  # says what does not fit
+    _, activations = hidden_states(network, weights, x)
+    return tuple(h @ h.mT / h.shape[-1] for h in activations)
+
+
+def layer_changes(network: Network, own: Weights, merged: Weights, moments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """√tr(Δ_k M_{k−1} Δ_kᵀ), Δ_k = W̄_k − W_k, and ‖W̄_k‖₂, each (*E, K): what `bounds.output_change` takes.
+
+    `own` are the W_k, `merged` the W̄_k, `moments` the own network's `second_moments` on its own inputs, or only the first
+    of them, at least M_0: those that lack are bounded by the weights, ‖Δ_k‖₂ s_{k−1} with s_1² = tr(W_1 M_0 W_1ᵀ) and
+    s_k = ‖W_k‖₂ s_{k−1}. Raises ValueError for an activation that is not known to be 1-Lipschitz with σ(0) = 0.
+    """
+    _require.instance("network", network, Network)
+    if network.activation not in _LIPSCHITZ:
+        raise ValueError(
+            f"network: expected a 1-Lipschitz activation with σ(0) = 0, one of {', '.join(_LIPSCHITZ)}, got "
+            f"{network.activation}; for others the bound does not hold"
+        )
+    own, merged = check_weights(network, own), check_weights(network, merged)
+    moments = _moments(network, moments)
+    if len(moments) > network.depth:
+        raise ValueError(f"moments: expected 1 to {network.depth}, those of the layers' inputs, got {len(moments)}")
+    changes, size = [], None
+    for k, (w, w_merged) in enumerate(zip(own, merged)):
+        if k < len(moments):
+            changes.append(_root_trace(w_merged - w, moments[k]))
+            size = _root_trace(w, moments[k])
+        else:
+            changes.append(torch.linalg.matrix_norm(w_merged - w, 2) * size)
+            size = torch.linalg.matrix_norm(w, 2) * size
+    return torch.stack(changes, -1), torch.stack([torch.linalg.matrix_norm(w, 2) for w in merged], -1)
+
+
+def predicted_change(network: Network, own: Weights, merged: Weights, moment: Tensor) -> Tensor:
+    """√E‖f_merged(x) − f(x)‖² if pre-activations were centred Gaussians, (*E,), from M_0 = `moment`: heuristic, no bound.
+
+    Both networks' pre-activations (z, z̄) of a layer have a joint second moment; that of σ(z), σ(z̄) follows as if (z, z̄)
+    were Gaussian with it: E[relu(a)relu(b)] = |a||b|(sin φ + (π−φ) cos φ)/2π at angle φ (Cho & Saul 2009), and so on up
+    to the outputs. relu, leaky_relu and linear only.
+    """
+    _require.instance("network", network, Network)
+    activation = ACTIVATIONS[network.activation]
+    if activation.degree != 1:
+        raise ValueError(f"network: expected relu, leaky_relu or linear, got {network.activation}")
+    below, above = activation.slopes or (1.0, 1.0)
+    own, merged = check_weights(network, own), check_weights(network, merged)
+    (moment,) = _moments(network, [moment])
+    both = [torch.cat([w, w_merged], -2) for w, w_merged in zip(own, merged)]
+    joint = both[0] @ moment @ both[0].mT
+    for w, w_merged in zip(own[1:], merged[1:]):
+        positive, opposite = _gaussian_relu(joint, 1), _gaussian_relu(joint, -1)
+        hidden = (above**2 + below**2) * positive - 2 * above * below * opposite
+        zero = torch.zeros_like(w)
+        blocks = torch.cat([torch.cat([w, zero], -1), torch.cat([zero, w_merged], -1)], -2)
+        joint = blocks @ hidden @ blocks.mT
+    c = network.widths[-1]
+    change = joint[..., :c, :c] + joint[..., c:, c:] - joint[..., :c, c:] - joint[..., c:, :c]
+    return change.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0).sqrt()
+
+
+def decision_distance(outputs: Tensor) -> Tensor:
+    """Least ‖change of f‖ that can alter the label: |f|, or (f_(1) − f_(2))/√2 for several outputs, (*E, n) from (*E, n, c)."""
+    outputs = _require.tensor("outputs", outputs)
+    if outputs.shape[-1] == 1:
+        return outputs[..., 0].abs()
+    top = outputs.topk(2, dim=-1).values
+    return (top[..., 0] - top[..., 1]) / 2**0.5
+
+
+_LIPSCHITZ = ("relu", "leaky_relu", "linear", "tanh")
+
+
+def _gaussian_relu(moment: Tensor, sign: int) -> Tensor:
+    """E[relu(a) relu(±b)] of centred Gaussians with second moment `moment`, (*E, m, m)."""
+    size = moment.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+    scale = size[..., :, None] * size[..., None, :]
+    cosine = (sign * moment / torch.where(scale > 0, scale, 1.0)).clamp(-1, 1)
+    return scale * (torch.sqrt(1 - cosine**2) + (torch.pi - torch.acos(cosine)) * cosine) / (2 * torch.pi)
+
+
+def _root_trace(w: Tensor, moment: Tensor) -> Tensor:
+    """√tr(W M Wᵀ), (*E,)."""
+    return ((w @ moment) * w).sum((-2, -1)).clamp_min(0).sqrt()
+
+
+def _moments(network: Network, moments: Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(moments, Tensor) or not isinstance(moments, Sequence) or not moments:
+        raise TypeError("moments: expected a tuple (M_0, …) of at least one matrix, as second_moments() returns")
+    checked = []
+    for k, (moment, side) in enumerate(zip(moments, network.widths)):
+        moment = _require.tensor(f"moments[{k}]", moment)
+        if moment.shape[-2:] != (side, side):
+            raise ValueError(f"moments[{k}]: expected (*E, {side}, {side}), got {tuple(moment.shape)}")
+        checked.append(moment)
+    return checked
+
+
+def _matrices(where: str, model) -> Weights:
+    """The weight matrices of a model, in the order of its layers; refuses biases and shapes that do not chain."""
+    entries = _named(where, model.weights if isinstance(model, Solution) else model)
+    for key, w in entries.items():
+        if w.ndim < 2 or str(key).split(".")[-1].startswith("bias"):
+            raise ValueError(
+                f"{where}[{key}]: expected weight matrices only, got shape {tuple(w.shape)}; a bias is the weight of a constant "
+                "input, which every task has, so that no two tasks are orthogonal: train without, or use merge() alone"
+            )
+    weights = tuple(entries.values())
+    for k, (below, above) in enumerate(zip(weights, weights[1:]), start=2):
+        if above.shape[-1] != below.shape[-2]:
+            raise ValueError(
+                f"{where}: expected matrices in the order of the layers, each taking what the one before gives; W_{k} takes "
+                f"{above.shape[-1]} and gets {below.shape[-2]}"
+            )
+    return weights
+
+
 def _named(where: str, model) -> dict[str, Tensor]:
     if isinstance(model, Mapping):
         entries = dict(model)
     elif isinstance(model, (tuple, list)):
         entries = {f"W_{k}": w for k, w in enumerate(model, start=1)}
     else:
-        raise TypeError(f"{where}: expected a tuple or dict of tensors, got {type(model).__name__}")
+        remedy = "; pass its .weights" if isinstance(model, Solution) else ""
+        raise TypeError(f"{where}: expected a tuple or dict of tensors, got {type(model).__name__}{remedy}")
+    if not entries:
+        raise ValueError(f"{where}: expected at least one tensor, got none")
     for key, w in entries.items():
         if not isinstance(w, Tensor):
             raise TypeError(f"{where}[{key}]: expected a tensor, got {type(w).__name__}")

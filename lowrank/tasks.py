@@ -135,20 +135,22 @@ def orthogonal_pair(
 
 
 def digits(
-    classes: Sequence[tuple[int, int]] = ((3, 8), (4, 9)),
+    classes: Sequence[Sequence[int]] = ((3, 8), (4, 9)),
     *,
     n_train: int = 120,
     orthogonal: bool = True,
     generator: torch.Generator,
 ) -> tuple[tuple[Task, Task], ...]:
-    """Binary tasks on real handwritten digits, one pair (training, test) of tasks for each pair of digits.
+    """Tasks on real handwritten digits, one pair (training, test) of tasks for each entry of `classes`.
 
-    The images are the 1,797 of 8×8 pixels that scikit-learn carries (Alpaydin & Kaynak 1998), less the mean of the
-    training images and scaled so that the largest training image has norm 1. With `orthogonal`, task t has its
-    own 64 of the 64·T coordinates; one common random rotation follows, so that no single coordinate gives a task
-    away, and inputs of different tasks have inner product 0 up to rounding. Without, all tasks share the first 64
-    coordinates; everything else, split and rotation too, is then as with it, from the same generator. Label +1 is the first digit of a pair. `n_train` images of each task are for training, drawn at
-    random; all the others are for the test. Raises ValueError for a pair that is not two different digits.
+    An entry of two digits is a binary task, label +1 for the first; one of more is a task of classes, numbered in the
+    order of the entry. Digits may occur in several tasks. The images are the 1,797 of 8×8 pixels that scikit-learn
+    carries (Alpaydin & Kaynak 1998), less the mean of the training images and scaled so that the largest training image
+    has norm 1. With `orthogonal`, task t has its own 64 of the 64·T coordinates; one common random rotation follows, so
+    that no single coordinate gives a task away, and inputs of different tasks have inner product 0 up to rounding.
+    Without, all tasks share the first 64 coordinates; everything else, split and rotation too, is then as with it, from
+    the same generator. `n_train` images of each task are for training, drawn at random; all the others are for the
+    test. Raises ValueError for an entry that is not at least two different digits.
     """
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
@@ -160,22 +162,23 @@ def digits(
     images, numbers = torch.as_tensor(images), torch.as_tensor(numbers)
     pixels = images.shape[1]
     chosen = []
-    for t, pair in enumerate(classes):
-        if len(set(pair)) != 2 or len(pair) != 2 or not set(pair) <= set(range(10)):
-            raise ValueError(f"classes[{t}]: expected two different digits from 0 to 9, got {pair!r}")
-        own = torch.nonzero((numbers == pair[0]) | (numbers == pair[1])).flatten()
+    for t, entry in enumerate(classes):
+        if not isinstance(entry, (tuple, list)) or len(entry) < 2 or len(set(entry)) != len(entry) or not set(entry) <= set(range(10)):
+            raise ValueError(f"classes[{t}]: expected at least two different digits from 0 to 9, got {entry!r}")
+        own = torch.nonzero(torch.isin(numbers, torch.tensor(entry))).flatten()
         if n_train >= len(own):
-            raise ValueError(f"n_train: expected less than the {len(own)} images of {pair}, got {n_train}")
+            raise ValueError(f"n_train: expected less than the {len(own)} images of {entry}, got {n_train}")
         chosen.append(own[torch.randperm(len(own), generator=generator)])
     rotation = random_rotation(pixels * len(classes), generator=generator)
 
     pairs = []
-    for t, (pair, own) in enumerate(zip(classes, chosen)):
+    for t, (entry, own) in enumerate(zip(classes, chosen)):
         x = images[own] - images[own[:n_train]].mean(0)
         x = x / torch.linalg.vector_norm(x[:n_train], dim=-1).max()
         slot = t if orthogonal else 0
         x = x @ rotation[:, pixels * slot : pixels * (slot + 1)].mT
-        y = torch.where(numbers[own] == pair[0], 1.0, -1.0).to(torch.float64)
+        place = (numbers[own, None] == torch.tensor(entry)).to(torch.int64).argmax(-1)
+        y = 1.0 - 2.0 * place.to(torch.float64) if len(entry) == 2 else place
         pairs.append((Task(x[:n_train], y[:n_train]), Task(x[n_train:], y[n_train:])))
     return tuple(pairs)
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import chi2
+from scipy.stats import binomtest
 
 from lowrank import (
     Network,
@@ -21,11 +22,13 @@ from lowrank import (
     gradient_descent,
     imbalance,
     initialise,
+    layer_changes,
     low_rank_bias,
     merge,
     norm_gaps,
     regularised_loss,
     residuals,
+    second_moments,
     stable_rank,
     stationarity,
     weighted_margin,
@@ -614,3 +617,59 @@ def test_square_mean_band_is_that_of_chi_square_for_gaussian_numbers(samples, se
     np.testing.assert_allclose(bounds.square_mean_band(1.0, 5.0, 2 * samples), bounds.square_mean_band(1.0, 3.0, samples), rtol=1e-9)
     with pytest.raises(ValueError, match="fourth_moment: expected more than"):
         bounds.square_mean_band(1.0, 1.0, 5)
+@settings(max_examples=60)
+@given(
+    problems, st.sampled_from(["relu", "leaky_relu", "linear", "tanh"]), st.integers(1, 3), st.floats(0.0, 2.0)
+)
+def test_output_change_for_any_two_networks(problem, activation, outputs, distance):
+    generator = torch.Generator().manual_seed(problem["seed"])
+    network = Network((problem["d"], *[problem["width"]] * (problem["depth"] - 1), outputs), activation)
+    own, other = (initialise(network, members=4, scale=problem["scale"], generator=generator) for _ in range(2))
+    merged = tuple(v + distance * w for v, w in zip(own, other))
+    x = torch.randn(problem["n"], problem["d"], generator=generator, dtype=torch.float64)
+    measured = (forward(network, merged, x) - forward(network, own, x)).square().sum(-1).mean(-1).sqrt().numpy()
+    moments = second_moments(network, own, x)
+    fine, coarse = (bounds.output_change(*layer_changes(network, own, merged, m)) for m in (moments, moments[:1]))
+    rounding = 1e-12 * (1 + coarse)
+    assert (measured <= fine + rounding).all() and (fine <= coarse + rounding).all()
+
+
+def test_output_change_is_attained_by_one_linear_neuron_a_layer():
+    # W_k = 1, W̄_k = 1 + Δ_k with Δ_k >= 0: changes of all layers point the same way, and no norm is lost.
+    network = Network((1, 1, 1, 1), "linear")
+    own = tuple(torch.ones(1, 1).double() for _ in range(3))
+    merged = tuple(w + delta for w, delta in zip(own, (0.5, 0.25, 2.0)))
+    x = torch.tensor([[1.0], [-3.0]])
+    bound = bounds.output_change(*layer_changes(network, own, merged, second_moments(network, own, x)))
+    assert float(bound) == pytest.approx((1.5 * 1.25 * 3.0 - 1) * np.sqrt(5), rel=1e-14)
+
+
+def test_output_change_is_the_recursion():
+    assert float(bounds.output_change([1.0, 2.0, 3.0], [10.0, 20.0, 30.0])) == 30 * (20 * 1 + 2) + 3
+    assert bounds.output_change(np.ones((4, 2)), np.ones((4, 2))).tolist() == [2.0] * 4
+
+
+@given(st.lists(st.floats(0.0, 5.0), min_size=1, max_size=7), st.floats(0.0, 4.0), st.floats(0.01, 5.0))
+def test_altered_share_against_all_subsets_and_chebyshev(distances, change, gamma):
+    n = len(distances)
+    affordable = [
+        bin(subset).count("1")
+        for subset in range(2**n)
+        if sum(d**2 for i, d in enumerate(sorted(distances)) if subset >> i & 1) <= n * change**2
+    ]
+    share = float(bounds.altered_share(distances, change))
+    assert abs(share * n - max(affordable)) < 1e-9
+    assert share <= np.mean(np.asarray(distances) < gamma) + (change / gamma) ** 2 + 1e-12
+
+
+def test_altered_share_by_member_and_its_mistakes():
+    assert bounds.altered_share([[3.0, 1.0, 2.0], [0.0, 9.0, 9.0]], np.array([1.0, 1.0])).tolist() == [1 / 3, 1 / 3]
+    with pytest.raises(ValueError, match="distances: expected numbers, got nan"):
+        bounds.altered_share([1.0, np.nan], 1.0)
+
+
+@given(st.integers(1, 400), st.floats(0.0, 1.0), st.sampled_from([0.9, 0.95, 0.999]))
+def test_accuracy_floor_is_scipys_exact_interval(n, share, level):
+    hits = round(share * n)
+    expected = binomtest(hits, n).proportion_ci(level, method="exact").low
+    assert float(bounds.accuracy_floor(hits / n, n, level=level)) == pytest.approx(expected, rel=1e-9, abs=1e-12)

@@ -93,6 +93,28 @@ def test_digits_labels_say_which_digit_comes_first(generator):
     assert int((train.y > 0).sum() + (test.y > 0).sum()) == int((numbers == 0).sum())
 
 
+def test_four_tasks_some_of_several_classes(generator):
+    classes = ((1, 3), (0, 2, 4), (5, 6, 7, 8, 9), (3, 1))
+    tasks = digits(classes, n_train=70, generator=generator)
+    images, numbers = load_digits(return_X_y=True)
+    assert [train.kind for train, _ in tasks] == ["binary", "classes", "classes", "binary"]
+    for entry, (train, test) in zip(classes, tasks):
+        assert train.x.shape == (70, 256) and len(train.y) + len(test.y) == int(np.isin(numbers, entry).sum())
+    for place, digit in enumerate(classes[2]):  # numbered in the order of the entry
+        assert sum(int((task.y == place).sum()) for task in tasks[2]) == int((numbers == digit).sum())
+    # digit 1 is +1 in one task and −1 in the other
+    assert sum(int((task.y == 1).sum()) for task in tasks[0]) == sum(int((task.y == -1).sum()) for task in tasks[3])
+    for i, (first, first_test) in enumerate(tasks):
+        for second, second_test in tasks[i + 1 :]:
+            assert max(coherence(a, b) for a in (first, first_test) for b in (second, second_test)) < 256 * np.finfo(float).eps * 4
+
+
+def test_a_shuffled_entry_renumbers_the_same_images():
+    one, other = (digits((entry,), generator=torch.Generator().manual_seed(3))[0][0] for entry in ((4, 7, 9), (9, 4, 7)))
+    assert torch.equal(one.x, other.x)
+    assert torch.equal(other.y, (one.y + 1) % 3)
+
+
 @pytest.mark.parametrize(
     "x, y, message",
     [
@@ -125,7 +147,10 @@ def test_kind_of_task(y, kind):
         (lambda g: orthogonal_pair(5, 6, coherence=1.0, generator=g), ValueError, "coherence: expected at most"),
         (lambda g: teacher(5, 3, generator=None), TypeError, "generator: expected a torch.Generator"),
         (lambda g: teacher(0, 3, generator=g), ValueError, "n: expected a whole number >= 1, got 0"),
-        (lambda g: digits(((3, 3),), generator=g), ValueError, "classes\\[0\\]: expected two different digits"),
+        (lambda g: digits(((3, 3),), generator=g), ValueError, "classes\\[0\\]: expected at least two different digits"),
+        (lambda g: digits(((1, 2, 12),), generator=g), ValueError, "classes\\[0\\]: .* got \\(1, 2, 12\\)"),
+        (lambda g: digits((4,), generator=g), ValueError, "classes\\[0\\]: .* got 4"),
+        (lambda g: digits((), generator=g), ValueError, "classes: expected at least one"),
         (lambda g: digits(n_train=9999, generator=g), ValueError, "n_train: expected less than"),
     ],
 )
