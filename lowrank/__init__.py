@@ -16,7 +16,6 @@ from .certificates import (
 from .claims import ClaimError, check, table
 from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
 from .dual import dual_coefficients, gate_means
-from .merging import average, merge, sum_weights
 from .networks import Network, Weights, forward, initialise, rotate_hidden
 from .merging import (
     average,
@@ -30,7 +29,6 @@ from .merging import (
     task_arithmetic,
     ties,
 )
-from .networks import Network, Weights, forward, initialise
 from .objective import (
     Objective,
     accuracy,

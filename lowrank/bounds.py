@@ -4,8 +4,7 @@ of what it checks. Arguments are numbers or arrays that broadcast; tensors count
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import gammainccinv, gammaincinv, lambertw
-from scipy.special import betaincinv, lambertw
+from scipy.special import betaincinv, gammainccinv, gammaincinv, lambertw
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -110,6 +109,8 @@ def sum_change_by_norm(forgetting, output_norm, remembered, seen, hidden_norm):
     ‖W_B(T)P_B‖ as `hidden_norm` does. Ours."""
     rho, norm, kept, seen, hidden = map(np.asarray, (forgetting, output_norm, remembered, seen, hidden_norm))
     return norm * (rho * kept + seen * hidden)
+
+
 def output_change(layer_changes, merged_norms):
     """δ_K, δ_k = ‖W̄_k‖₂ δ_{k−1} + √tr(Δ_k M_{k−1} Δ_kᵀ), δ_0 = 0, (*E,) from both terms' factors (*E, K): bounds the root mean
     square √E‖f_merged(x) − f(x)‖² of the change when weights W_k become W̄_k = W_k + Δ_k, at any depth, σ 1-Lipschitz,
@@ -293,6 +294,8 @@ def square_mean_band(second_moment, fourth_moment, samples, *, level=1e-6):
         raise ValueError("fourth_moment: expected more than the square of second_moment, got less or as much")
     degrees = 2 * count * v**2 / (kappa - v**2)
     return tuple(2 * v * quantile(degrees / 2, level / 2) / degrees for quantile in (gammaincinv, gammainccinv))
+
+
 def accuracy_floor(share, n, *, level=0.95):
     """p with P(Binomial(n, p) ≥ n·share) = (1 − level)/2, the lower end of Clopper & Pearson's interval (1934) for the
     probability of which `share` was observed in n trials; 0 where it is 0. What n images can tell apart."""

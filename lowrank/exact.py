@@ -226,32 +226,6 @@ def _depth(depth: int) -> None:
         raise ValueError(f"depth: expected a whole number >= 1, got {depth!r}")
 
 
-def merged_deep_linear(solutions, x) -> np.ndarray:
-    """Outputs of the sum of T deep linear networks with layers of rank one, W_k = s_k u_k v_kᵀ, by transfer of T numbers a
-    layer: a_1[t] = s_1^t⟨v_1^t, x⟩, a_k[t] = s_k^t Σ_t' ⟨v_k^t, u_{k−1}^t'⟩ a_{k−1}[t'], f(x) = Σ_t u_K^t a_K[t]; (*E, n, c).
-
-    `solutions` are solutions or tuples of weights (*E, m_k, m_{k−1}), all of one shape; x (n, d). Of each layer the top
-    singular triple is taken: exact where layers have rank one, as at a stationary point with one output. For two networks
-    of equal strength with f_B(x) = 0 this is f_A(x)·Π_k(1 + ⟨u_k^A, u_k^B⟩) over the hidden layers. Our derivation. Raises
-    ValueError for fewer than one network, unequal shapes, or inputs that do not fit.
-    """
-    networks = [[np.asarray(w, dtype=np.float64) for w in getattr(one, "weights", one)] for one in solutions]
-    shapes = {tuple(w.shape for w in network) for network in networks}
-    if len(shapes) != 1:
-        raise ValueError(f"solutions: expected one or more networks of one shape, got {len(shapes)} shapes")
-    x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 2 or x.shape[1] != networks[0][0].shape[-1]:
-        raise ValueError(f"x: expected (n, {networks[0][0].shape[-1]}), got {x.shape}")
-    carried = None
-    for layer in zip(*networks):
-        triples = [np.linalg.svd(w, full_matrices=False) for w in layer]
-        left = np.stack([u[..., :, 0] for u, _, _ in triples], axis=-1)  # (*E, m_k, T)
-        right = np.stack([s[..., :1] * vh[..., 0, :] for _, s, vh in triples], axis=-2)  # (*E, T, m_{k−1})
-        carried = right @ x.T if carried is None else (right @ before) @ carried
-        before = left
-    return np.swapaxes(before @ carried, -1, -2)
-
-
 def first_layer(start, coefficients, x, y, forgetting, weight_decay):
     """ρ W_1(0) + (1/λn) Σ_j y_j α_j x_jᵀ, (*E, m, d): the first layer of a two-layer ReLU network after T steps of gradient
     descent, from its start (*E, m, d), the `dual_coefficients` α (*E, m, n), x (*E, n, d), y (*E, n); `forgetting` is

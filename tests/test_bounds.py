@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import chi2
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 
 from lowrank import (
     Network,
@@ -588,6 +587,8 @@ def test_hidden_norm_is_attained_by_one_input_at_rest_as_the_step_shrinks():
     assert w <= bound <= w * (1 + eta * u**2 / (4 * cap))  # √(1+a) ≤ 1 + a/2, a = ηu²/(2W(1/e))
     with pytest.raises(ValueError, match="step_size: expected step_size · weight_decay <= 1, got 2"):
         bounds.hidden_norm(0.0, 1.0, 1.0, 1.0, 2.0, 1.0)
+
+
 @given(st.integers(1, 4), st.integers(0, 200), st.floats(1e-12, 2.0))
 def test_product_change_bounds_how_far_a_product_moves(depth, seed, size):
     rng = np.random.default_rng(seed)
@@ -617,6 +618,8 @@ def test_square_mean_band_is_that_of_chi_square_for_gaussian_numbers(samples, se
     np.testing.assert_allclose(bounds.square_mean_band(1.0, 5.0, 2 * samples), bounds.square_mean_band(1.0, 3.0, samples), rtol=1e-9)
     with pytest.raises(ValueError, match="fourth_moment: expected more than"):
         bounds.square_mean_band(1.0, 1.0, 5)
+
+
 @settings(max_examples=60)
 @given(
     problems, st.sampled_from(["relu", "leaky_relu", "linear", "tanh"]), st.integers(1, 3), st.floats(0.0, 2.0)
