@@ -268,7 +268,7 @@ MUTATIONS = (
                 "return value + objective.weight_decay / 2 * (theta.square().sum() + 0.01 * theta[: shapes[0].numel()].square().sum())",
                 "the first layer is decayed more than the others", (N, C), "norm-degree-polished"),
     _compaction("shares-not-rooted", "(size[group] / size[group].sum()).sqrt())", "(size[group] / size[group].sum()))",
-                "merged neurons come back with other norms", (N, A, C, G), "norm-equal-polished norm-neurons-polished certificates-distance alignment-polished"),
+                "merged neurons come back with other norms", (N, A, C, G), "norm-equal-polished norm-neurons-polished certificates-distance certificates-aligned certificates-norms alignment-polished"),
     # ---- enclosure ----
     _enclosure("boxes-not-inflated", "return arb_mat([[arb(v, radius) if w else arb(v)", "return arb_mat([[arb(v) if w else arb(v)",
                "nothing is proved of a box that is a point", C, "certificates-norms"),
