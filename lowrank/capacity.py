@@ -19,12 +19,6 @@ _READ_OUT = 2 - 5 / np.pi  # lim Var(Σp − Σn) of the two lanes of one Gaussi
 # ---- linear networks ---------------------------------------------------------------------------------------------------
 
 
-def linear_gain_variance(tasks, width, depth):
-    """(1 + (T−1)/m)^{K−1} − 1: variance of the gain of T equal orthogonal tasks, K linear layers of rank one with
-    independent uniform directions in R^m. Its mean is 1."""
-    return (1 + (np.asarray(tasks) - 1) / np.asarray(width)) ** (np.asarray(depth) - 1) - 1
-
-
 def limiting_failure(variance):
     """Φ(−1/√V): probability that a Gaussian gain of mean 1 and variance V is below 0; 0 for V = 0."""
     variance = np.asarray(variance, dtype=np.float64)

@@ -64,7 +64,9 @@ def merged_ratios(overlaps) -> np.ndarray:
 def merged_variance(width, depth: int, tasks=2):
     """E[(r−1)²] = (1 + (T−1)/m)^{K−1} − 1 for the ratio r of `merged_ratios`, whose directions are independent and uniform;
     E[r] = 1. K = `depth` >= 2, hidden layers of m neurons. Our derivation. Raises ValueError for numbers out of range."""
-    width, tasks = _counts("width", width), _counts("tasks", tasks)
+    width, tasks = _counts("width", width), np.asarray(tasks, dtype=np.float64)
+    if not (tasks >= 1).all():
+        raise ValueError(f"tasks: expected numbers >= 1, got {tasks.min():g}")
     return np.expm1(_hidden_layers(depth) * np.log1p((tasks - 1) / width))
 
 

@@ -18,12 +18,12 @@ from lowrank.capacity import (
     linear_capacity_share,
     linear_failure,
     linear_failure_error,
-    linear_gain_variance,
     minority_flip,
     permuted_cross_talk,
     relu_capacity,
     relu_gain_variance,
 )
+from lowrank.exact import merged_variance
 
 
 def test_failure_in_space_is_that_of_sums_of_uniform_numbers():
@@ -42,7 +42,7 @@ def test_failure_with_two_others_is_a_convolution(width):
 
 @given(width=st.integers(4, 300), tasks=st.integers(2, 200))
 def test_failure_is_near_the_limit_as_bounded(width, tasks):
-    exact, limit = linear_failure(tasks, width), limiting_failure(linear_gain_variance(tasks, width, 2))
+    exact, limit = linear_failure(tasks, width), limiting_failure(merged_variance(width, 2, tasks))
     assert abs(exact - limit) <= linear_failure_error(tasks, width) + 1e-10
     assert 0 <= exact < 0.5
 
@@ -55,7 +55,7 @@ def test_the_bound_on_the_limit_falls_as_the_inverse_product():
 def test_linear_capacity_is_where_the_limit_fails_that_often(depth):
     for failure in (0.05, 0.2):
         share = linear_capacity_share(depth, failure)
-        assert limiting_failure(linear_gain_variance(1 + share, 1.0, depth)) == pytest.approx(failure, rel=1e-12)
+        assert limiting_failure(merged_variance(1.0, depth, 1 + share)) == pytest.approx(failure, rel=1e-12)
 
 
 def test_no_variance_no_failure():
@@ -70,7 +70,7 @@ def normal_band(samples, level=1e-6):
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_linear_draws_have_mean_one_and_the_variance(depth, generator):
     gains = draw_linear_gains(6, 16, depth, members=2000, generator=generator)
-    for samples, expected in ((gains, 1.0), ((gains - 1) ** 2, linear_gain_variance(6, 16, depth))):
+    for samples, expected in ((gains, 1.0), ((gains - 1) ** 2, merged_variance(16, depth, 6))):
         mean = samples.mean(1)
         assert abs(mean.mean() - expected) <= normal_band(mean)
 

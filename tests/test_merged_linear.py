@@ -198,7 +198,7 @@ def test_laws_name_bad_arguments():
     for call, words in (
         (lambda: exact.merged_variance(0, 2), "width: expected whole numbers >= 1"),
         (lambda: exact.merged_variance(4, 1), "depth: expected a whole number >= 2, got 1"),
-        (lambda: exact.merged_variance(4, 2, 0.5), "tasks: expected whole numbers >= 1"),
+        (lambda: exact.merged_variance(4, 2, 0.5), "tasks: expected numbers >= 1, got 0.5"),
         (lambda: exact.merged_fourth_moment(4, 2.0), "depth: expected a whole number >= 2"),
         (lambda: exact.uniform_overlaps((2,), 3, 4, generator=np.random.default_rng(0)), "tasks: expected at most width = 3, got 4"),
         (lambda: exact.merged_second_moment([], np.ones((1, 2))), "solutions: expected one or more networks"),
