@@ -2,48 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mutation import A, B, C, D, F, G, L, N, SR, of
+from mutation_list_merging import MERGING
 
-
-@dataclass(frozen=True)
-class Mutation:
-    """`old` stands once in `file` and becomes `new`; `why` a correct book must notice; the `chapters` to try first, and the
-    claims (`targets`) expected to fail, none where only tests can tell."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    why: str
-    chapters: tuple[str, ...]
-    targets: tuple[str, ...] = ()
-
-
-A, N, B, F = (f"theorems/{name}" for name in ("alignment", "norm_preservation", "low_rank_bias", "gradient_flow"))
-L, C, G, D = "theorems/deep_linear", "theorems/certificates", "theorems/global_optimum", "merging/digits"
-SR = "merging/shallow_relu"
-MANY = "merging/many_tasks"
-
-
-def _of(module: str):
-    def make(name, old, new, why, chapters, targets="") -> Mutation:
-        chosen = tuple(chapters) if isinstance(chapters, (tuple, list)) else (chapters,)
-        return Mutation(name, f"lowrank/{module}.py", old, new, why, chosen, tuple(targets.split()))
-
-    return make
-
-
-_bounds, _objective, _networks, _spectra, _descent, _integrate, _certificates, _kinks, _stationary = map(
-    _of, ("bounds", "objective", "networks", "spectra", "descent", "integrate", "certificates", "kinks", "stationary")
-)
-_dual = _of("dual")
-_compaction, _enclosure, _exact, _convex, _merging, _tasks, _claims = map(
-    _of, ("compaction", "enclosure", "exact", "convex", "merging", "tasks", "claims")
-)
-_capacity, _matching = map(_of, ("capacity", "neuron_matching"))
-
-ML = "merging/deep_linear"
-_merged_linear = _of("merged_linear")
+_bounds, _objective, _networks, _spectra, _descent, _integrate, _certificates, _kinks = map(of, ("bounds", "objective", "networks", "spectra", "descent", "integrate", "certificates", "kinks"))
+_stationary, _compaction, _enclosure, _exact, _convex, _claims = map(of, ("stationary", "compaction", "enclosure", "exact", "convex", "claims"))
 
 MUTATIONS = (
     # ---- bounds: flipped, a factor, a wrong exponent ----
@@ -106,29 +69,6 @@ MUTATIONS = (
             "norm-identity norm-neurons norm-gap-law norm-degree-identity alignment-window-identity digits-forgetting deep-linear-balance"),
     _bounds("rounding-single", "EPS = float(np.finfo(np.float64).eps)", "EPS = float(np.finfo(np.float32).eps)",
             "tolerances of single precision let controls pass", (N, L)),
-    # ---- merging/shallow_relu ----
-    _dual("gates-not-discounted", "means.append((1 - rate) * means[-1] + rate * value)", "means.append(means[-1] + rate * value)",
-          "older gates count less, as what they left in the weights has shrunk", SR, "shallow-dual shallow-all-dual"),
-    _dual("dual-gate-always-open", "slope(f.mT, objective.targets).mT.abs() * (z > 0)", "slope(f.mT, objective.targets).mT.abs() * (z > z - 1)",
-          "inputs that a neuron does not see leave nothing in it", SR, "shallow-dual shallow-all-dual"),
-    _dual("dual-gate-halved", "means.append((1 - rate) * means[-1] + rate * value)", "means.append((1 - rate) * means[-1] + rate * value / 10)",
-          "a tenth of what was learnt does not bound what is added", SR, "shallow-dual shallow-gates-bound shallow-all-bound"),
-    _exact("first-layer-no-decay", "@ x / (decay[..., None, None] * x.shape[-2])", "@ x / x.shape[-2]",
-           "what is learnt is divided by λ", SR, "shallow-dual shallow-all-dual"),
-    _bounds("sum-gates-start-forgotten", "(rho[..., None, None] * np.abs(kept) + learnt)", "learnt",
-            "what is not forgotten yet is added as well", SR, "shallow-gates-bound shallow-all-bound"),
-    _bounds("sum-gates-mean-neuron", "(rho[..., None, None] * np.abs(kept) + learnt)).sum(-2)", "(rho[..., None, None] * np.abs(kept) + learnt)).mean(-2)",
-            "all neurons add, not their mean", SR, "shallow-gates-bound shallow-all-bound"),
-    _bounds("sum-coherence-no-memory", "return rho * norm * kept + epsilon * norm**2 * gate / decay", "return rho * norm * kept / 100 + epsilon * norm**2 * gate / decay",
-            "with ε = 0 the start would add next to nothing", SR, "shallow-coherence-bound"),
-    _bounds("sum-coherence-gate-squared", "epsilon * norm**2 * gate / decay", "epsilon * norm**2 * (1 - gate) / decay",
-            "the bound that knows no gate must be the larger one", SR, "shallow-free-bound"),
-    _bounds("sum-norm-unseen-only", "return norm * (rho * kept + seen * hidden)", "return norm * rho * kept",
-            "inputs that lie partly in B's span are seen by it", SR, "shallow-norm-bound"),
-    _bounds("keeps-memory-added", "return decay * (margin - rho * norm * kept) / (", "return decay * (margin + rho * norm * kept) / (",
-            "what is remembered would protect labels", SR, "shallow-label-kept"),
-    _descent("frozen-decays", "for k in learning:\n                current[k].mul_(shrink).sub_(gradients[k].mul_(eta))", "for k in range(len(current)):\n                current[k].mul_(shrink).sub_(gradients[k].mul_(eta))",
-             "a read-out that is not trained stays", SR, "shallow-dual"),
     # ---- objective ----
     _objective("logistic-slope-scaled", "return (-y * torch.sigmoid(-y * f[..., 0]))[..., None]", "return (-1.01 * y * torch.sigmoid(-y * f[..., 0]))[..., None]",
                "training ends elsewhere than ridge regression and the convex program",
@@ -326,82 +266,6 @@ MUTATIONS = (
     _convex("rest-of-program-halved", "value = float(np.logaddexp(0.0, -margins).mean() + decay * lengths.sum())",
             "value = float(np.logaddexp(0.0, -margins).mean() + decay / 2 * lengths.sum())",
             "one neuron would gain more than there is to gain", (G,), "optimum-rest-above optimum-reached"),
-    # ---- tasks and merging ----
-    _merging("average-for-sum", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.mean(0)",
-             "a part of each network is not the sum", D, "digits-average-outputs"),
-    _merging("task-dropped", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas[1:].sum(0)",
-             "one of the networks is not in the sum", (D, MANY), "digits-sum-bound digits-sum-training digits-sum-test digits-sum-joint digits-classes-decay digits-average-accuracy many-flip"),
-    _merging("base-added-twice", "merged[key] = origin[key] + delta", "merged[key] = origin[key] + 2 * delta",
-             "the sum is twice too large", D, "digits-sum-bound digits-task-vectors"),
-    _merging("task-arithmetic-mean", "lambda deltas: scale * deltas.sum(0)", "lambda deltas: scale * deltas.mean(0)",
-             "task vectors are added, not averaged", D, "digits-task-vectors"),
-    _merging("sum-trimmed", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return torch.where(deltas.abs() > 0.01, deltas, 0).sum(0)",
-             "a sum that leaves out small entries depends on coordinates", D, "digits-rotation digits-average-outputs"),
-    _merging("change-of-half", "changes.append(_root_trace(w_merged - w, moments[k]))", "changes.append(_root_trace(w_merged - w, moments[k]) / 2)",
-             "with two layers the certificate is nearly attained", D, "digits-change-certified"),
-    _merging("coarse-without-data", "size = _root_trace(w, moments[k])", "size = _root_trace(w, moments[k]) / 100",
-             "the hidden layer is as large as inputs and weights make it", D, "digits-change-coarse"),
-    _merging("prediction-without-correlation", "joint[..., :c, :c] + joint[..., c:, c:] - joint[..., :c, c:] - joint[..., c:, :c]", "joint[..., :c, :c] + joint[..., c:, c:]",
-             "the outputs before and after are nearly the same, not independent", D),
-    _merging("prediction-of-nothing", "return change.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0).sqrt()", "return 1e-9 * change.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0).sqrt()",
-             "a prediction of no change is no prediction", D, "digits-prediction-nearer"),
-    _bounds("output-change-no-last-layer", "bound = norms[..., k] * bound + changes[..., k]", "bound = norms[..., k] * (bound + changes[..., k]) * (k == 0)",
-            "each layer adds its change", D, "digits-change-certified digits-change-coarse digits-labels-certified"),
-    _bounds("altered-share-of-one", "spent <= distances.shape[-1] * change[..., None] ** 2", "spent <= change[..., None] ** 2 / distances.shape[-1] ** 2",
-            "the mean square is over all inputs", D, "digits-labels-certified"),
-    _bounds("accuracy-floor-share", "(1 - level) / 2), 0.0)", "(1 + level) / 2), 0.0)",
-            "the lower end of an interval is not its upper end", D, "digits-sum-training digits-sum-test digits-sum-joint"),
-    _tasks("digits-share-coordinates", "slot = t if orthogonal else 0", "slot = 0",
-           "inputs of the two tasks are not orthogonal", D, "digits-sum-test"),
-    _tasks("digits-never-overlap", "slot = t if orthogonal else 0", "slot = t",
-           "the control with overlapping inputs has none", D, "digits-joint-ceiling"),
-    _tasks("rotation-not-orthogonal", "return q * r.diagonal().sign()", "return gaussian / d**0.5",
-           "inputs of the two tasks are not orthogonal", (D, L), "digits-sum-bound deep-linear-spectrum"),
-    _tasks("radius-least", "return torch.linalg.vector_norm(task.x, dim=-1).amax(-1)", "return torch.linalg.vector_norm(task.x, dim=-1).amin(-1)",
-           "R is the length of the longest input", (B, G), "bias-weaker-forms bias-data-free"),
-    _tasks("coherence-least", "(first.x @ second.x.mT).abs().amax((-2, -1))", "(first.x @ second.x.mT).abs().amin((-2, -1))",
-           "one orthogonal pair does not make two tasks orthogonal", D),
-    # ---- many tasks ----
-    _capacity("linear-variance-one-layer-more", "np.asarray(width)) ** (np.asarray(depth) - 1) - 1", "np.asarray(width)) ** np.asarray(depth) - 1",
-              "the read-out has no overlaps of its own", MANY, "many-linear-depth many-linear-trained many-linear-limit"),
-    _capacity("linear-failure-all-tasks", "_sphere_characteristic(s, width) ** others", "_sphere_characteristic(s, width) ** tasks",
-              "a task does not drown itself", MANY, "many-linear-exact many-linear-limit"),
-    _capacity("rectified-overlap-halved", "RECTIFIED_OVERLAP = 1 / np.pi", "RECTIFIED_OVERLAP = 0.5 / np.pi",
-              "overlaps of rectified Gaussian vectors are twice that", MANY, "many-flip-law"),
-    _capacity("lanes-without-common-part", "common = 2 * (count - 1) * other / np.pi", "common = 0.0",
-              "nonnegative lanes feed one another", MANY, "many-relu-law"),
-    _capacity("cross-talk-without-mean", "mean = readout.sum(-1) * hidden.sum(-1) / readout.shape[-1]", "mean = 0 * readout.sum(-1) * hidden.sum(-1)",
-              "read-outs that do not sum to 0 answer a nonnegative vector", MANY, "many-cross-talk"),
-    _matching("columns-not-permuted", "permuted[k + 1] = torch.take_along_dim(permuted[k + 1], order[..., None, :], -1)", "pass",
-              "rows without columns are another network", MANY, "many-matching-function many-matching many-matching-bound"),
-    _matching("matched-to-be-unlike", "linear_sum_assignment(alike, maximize=True)", "linear_sum_assignment(alike, maximize=False)",
-              "neurons that have nothing in common are put together", MANY, "many-matching many-matching-bound"),
-    _matching("rescaled-the-wrong-way", "torch.where(readout > 0, (negative / positive).sqrt(), (positive / negative).sqrt())",
-              "torch.where(readout > 0, (positive / negative).sqrt(), (negative / positive).sqrt())",
-              "the read-out sums to more, not to 0", MANY, "many-rescaling"),
-    _merging("average-of-one-more", "return deltas.mean(0)", "return deltas.sum(0) / (len(deltas) + 1)",
-             "an average divides by the number of networks", MANY, "many-average"),
-    # ---- sums of deep linear networks ----
-    _merged_linear("transfer-overlaps-squared", "carried = right @ x.T if carried is None else (right @ before) @ carried",
-                   "carried = right @ x.T if carried is None else (right @ before) ** 2 @ carried",
-                   "what passes from one network to another is the overlap, not its square", ML, "merge-linear-transfer"),
-    _merged_linear("directions-too-short", "        signal = signal / length\n", "        signal = signal / (1.5 * length)\n",
-                   "overlaps are those of unit vectors", ML, "merge-linear-shared-unequal merge-linear-shared-equal"),
-    _merged_linear("cross-terms-shrink", "growth *= 1 + 1 / m", "growth *= 1 - 1 / m",
-                   "products of outputs grow by 1 + 1/m a layer", ML, "merge-linear-second-moment"),
-    _merged_linear("own-trace-counted", "(total - own) / m * np.eye(m)", "total / m * np.eye(m)",
-                   "a network is not turned against itself", ML, "merge-linear-second-moment"),
-    _merged_linear("variance-one-neuron-more", "np.log1p((tasks - 1) / width)", "np.log1p((tasks - 1) / (width + 1))",
-                   "squared overlaps have the mean 1/m", ML, "merge-linear-variance-single merge-linear-variance-uniform"),
-    _merged_linear("group-without-signs", "return np.concatenate([matrices, -matrices])", "return np.concatenate([matrices, matrices])",
-                   "the mean of the matrices is not zero", ML, "merge-linear-mean"),
-    _merging("sum-negated", "return deltas.sum(0)", "return -deltas.sum(0)",
-             "odd depths turn every label", ML, "merge-linear-ratio merge-linear-labels merge-linear-any-overlap merge-linear-variance-trained merge-linear-mean"),
-    _descent("flow-forgets-faster", "_flat(backpropagate(objective, _layers(y, shapes), x, targets)) - decay * y",
-             "_flat(backpropagate(objective, _layers(y, shapes), x, targets)) - 1.01 * decay * y",
-             "descent approaches the flow of another weight decay", ML, "merge-linear-descent"),
-    _objective("first-layer-faster", "        signal = backward(weights[k].mT @ signal, preactivations[k - 1])", "        signal = 1.5 * backward(weights[k].mT @ signal, preactivations[k - 1])",
-               "the two layers grow at one rate", ML, "merge-linear-shared-exact"),
     # ---- the referee itself: claims that are right cannot show that a wrong one would pass ----
     _claims("relation-flipped", "if self.relation == \"<=\" else self.lhs >= self.rhs - self.tolerance", "if self.relation == \">=\" else self.lhs >= self.rhs - self.tolerance",
             "true inequalities fail", (G, L, D, B, A, N, C, F), "optimum-never-below digits-joint-ceiling bias-loss-floor optimum-rest-above"),
@@ -417,4 +281,5 @@ MUTATIONS = (
             "identities hold within their tolerance", (F, L)),
     _claims("one-member-is-enough", "return bool(self.satisfied.all())", "return bool(self.satisfied.any())",
             "a claim is about every member", (G,)),
+    *MERGING,
 )  # fmt: skip

@@ -29,7 +29,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mutation_list import MUTATIONS, Mutation
+from mutation import Mutation
+from mutation_list import MUTATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = Path(__file__).resolve().parent / "mutation_runner.py"
