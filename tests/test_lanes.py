@@ -98,7 +98,8 @@ def test_overlaps_against_loops(generator):
 
 def test_transfer_matrices_against_the_layers(generator):
     made = [with_lanes(generator, 3, 6, slot=t, slots=2) for t in range(2)]
-    (summed,), columns = [merge([m[1] for m in made])[1:2]], [np.hstack([m[2][0][k] for m in made]) for k in (1, 2)]
+    summed = merge([m[1] for m in made])[1]
+    columns = [np.hstack([m[2][0][k] for m in made]) for k in (1, 2)]
     transfer = transfer_matrices([lanes(m[1]) for m in made])
     assert len(transfer) == 2
     carried = np.array([0.3, 0.0, 1.1, 0.2])
