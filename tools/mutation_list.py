@@ -20,6 +20,7 @@ class Mutation:
 
 
 A, N, B, F = (f"theorems/{name}" for name in ("alignment", "norm_preservation", "low_rank_bias", "gradient_flow"))
+DR = "merging/deep_relu"
 L, C, G, D = "theorems/deep_linear", "theorems/certificates", "theorems/global_optimum", "merging/digits"
 
 
@@ -34,8 +35,8 @@ def _of(module: str):
 _bounds, _objective, _networks, _spectra, _descent, _integrate, _certificates, _kinks, _stationary = map(
     _of, ("bounds", "objective", "networks", "spectra", "descent", "integrate", "certificates", "kinks", "stationary")
 )
-_compaction, _enclosure, _exact, _convex, _merging, _tasks, _claims = map(
-    _of, ("compaction", "enclosure", "exact", "convex", "merging", "tasks", "claims")
+_compaction, _enclosure, _exact, _convex, _merging, _tasks, _claims, _lanes = map(
+    _of, ("compaction", "enclosure", "exact", "convex", "merging", "tasks", "claims", "lanes")
 )
 
 MUTATIONS = (
@@ -310,6 +311,23 @@ MUTATIONS = (
            "R is the length of the longest input", (B, G), "bias-weaker-forms bias-data-free"),
     _tasks("coherence-least", "(first.x @ second.x.mT).abs().amax((-2, -1))", "(first.x @ second.x.mT).abs().amin((-2, -1))",
            "one orthogonal pair does not make two tasks orthogonal", D),
+    # ---- lanes ----
+    _lanes("lanes-without-sign", "SIGNS = (1.0, -1.0)", "SIGNS = (1.0, 1.0)",
+           "the second lane counts against the first", DR,
+           "merge-relu-transfer merge-relu-transfer-digits merge-relu-lane-form"),
+    _lanes("lanes-from-rows", "below = _unit_columns(pulled.clamp_min(0.0) if k > 1 else pulled)",
+           "below = _unit_columns(pulled.abs() if k > 1 else pulled)",
+           "a lane takes the nonnegative part", DR, "merge-relu-lane-form"),
+    _lanes("overlaps-swapped", "torch.stack([a.mT @ b for a, b in zip(first.directions[1:], second.directions[1:])], dim=-3)",
+           "torch.stack([a.mT @ b.flip(-1) for a, b in zip(first.directions[1:], second.directions[1:])], dim=-3)",
+           "shared starts pair lanes of the same sign", DR, "merge-relu-shared-start"),
+    _lanes("overlaps-squared", "torch.stack([a.mT @ b for", "torch.stack([(a.mT @ b) ** 2 for",
+           "overlaps are inner products, 1/pi in the mean", DR, "merge-relu-one-over-pi merge-relu-variance merge-relu-shared-start"),
+    _lanes("transfer-without-overlaps", "* (v.mT @ v) for k", "* torch.eye(v.shape[-1], dtype=v.dtype) for k",
+           "lanes of the other network are excited through overlaps", DR, "merge-relu-transfer merge-relu-transfer-digits merge-relu-cancellation"),
+    _lanes("cancellation-halved", "total = total + ((signs @ scaled - signs).abs() * carried).sum(-1)",
+           "total = total + ((signs @ scaled - signs).abs() * carried).sum(-1) / 2",
+           "with two layers the bound is an equality", DR, "merge-relu-cancellation"),
     # ---- the referee itself: claims that are right cannot show that a wrong one would pass ----
     _claims("relation-flipped", "if self.relation == \"<=\" else self.lhs >= self.rhs - self.tolerance", "if self.relation == \">=\" else self.lhs >= self.rhs - self.tolerance",
             "true inequalities fail", (G, L, D, B, A, N, C, F), "optimum-never-below digits-joint-ceiling bias-loss-floor optimum-rest-above"),

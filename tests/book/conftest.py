@@ -31,6 +31,7 @@ OTHER_PARAMETERS = {
     "theorems/low_rank_bias": {"weight_decay": 0.012, "horizon": 3.0, "members": 2, "width": 16, "samples": 16, "dimension": 8, "seed": 2},
     "theorems/certificates": {"weight_decay": 0.004, "largest_decay": 0.02, "width": 10, "samples": 14, "dimension": 5, "horizon": 5.0, "seed": 1},
     "theorems/global_optimum": {"weight_decay": 0.02, "members": 3, "samples": 6, "seed": 2},
+    "merging/deep_relu": {"weight_decay": 0.04, "members": 6, "law_members": 96, "width": 40, "samples": 8, "seed": 3},
     "merging/digits": {"weight_decay": 0.02, "members": 4, "steps": 200, "width": 48, "seed": 2},
 }  # fmt: skip
 
