@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import A, B, C, D, F, G, L, N, SR, of
+from mutation import A, B, C, D, DR, F, G, L, N, SR, of
 from mutation_list_merging import MERGING
 
 _bounds, _objective, _networks, _spectra, _descent, _integrate, _certificates, _kinks = map(of, ("bounds", "objective", "networks", "spectra", "descent", "integrate", "certificates", "kinks"))
@@ -108,7 +108,7 @@ MUTATIONS = (
     _networks("leak-squared-backward", "torch.where(z > 0, s, _LEAK * s)", "torch.where(z > 0, s, _LEAK * _LEAK * s)",
               "the slope below 0 is the leak itself", (N, B), "norm-identity norm-neurons"),
     _networks("relu-threshold-shifted", "threshold_backward(s, z, 0.0)", "threshold_backward(s, z, 0.05)",
-              "small pre-activations pass on no gradient", (N, F), "norm-identity norm-neurons flow-gap-law"),
+              "small pre-activations pass on no gradient", (N, F, DR), "norm-identity norm-neurons flow-gap-law merge-relu-one-way merge-relu-gates"),
     _networks("relu-slope-at-zero", "threshold_backward(s, z, 0.0), 1, (0.0, 1.0)", "threshold_backward(s, z, 0.0), 1, (0.1, 1.0)",
               "kinks are followed with the slopes of another activation", (C, A), "certificates-gate certificates-distance certificates-proved alignment-polished"),
     _networks("relu2-degree", "2 * s * z.clamp_min(0.0), 2),", "2 * s * z.clamp_min(0.0), 3),",
@@ -131,7 +131,7 @@ MUTATIONS = (
     _spectra("neuron-gaps-scaled", "after.square().sum(-2) - before.square().sum(-1) for", "after.square().sum(-2) - 1.01 * before.square().sum(-1) for",
              "what decays is the difference, nothing near it", (F, N), "flow-neurons norm-neurons-polished"),
     _spectra("tail-one-more", "singular_values(w)[..., rank:]", "singular_values(w)[..., max(rank - 1, 0):]",
-             "the tail begins beyond the first singular value", L, "deep-linear-rank-one"),
+             "the tail begins beyond the first singular value", (L, DR), "deep-linear-rank-one merge-relu-rank-two"),
     _spectra("alignment-last-vector", "below.U[..., :, 0]", "below.U[..., :, -1]",
              "top singular vectors meet, not others", L, "deep-linear-neighbours"),
     _spectra("norms-spectral", "torch.linalg.matrix_norm(w) for w in weights], dim=-1)", "torch.linalg.matrix_norm(w, 2) for w in weights], dim=-1)",
@@ -151,7 +151,7 @@ MUTATIONS = (
     _descent("clock-off-by-one", "times.append(done)", "times.append(step)",
              "weights are filed under the step before", F, "flow-descent-forgetting"),
     _descent("flow-decay-doubled", "x, targets)) - decay * y", "x, targets)) - 2 * decay * y",
-             "the flow forgets at the rate λ", F, "flow-gap-law flow-neurons flow-imbalance flow-forgetting flow-same-limit"),
+             "the flow forgets at the rate λ", (F, DR), "flow-gap-law flow-neurons flow-imbalance flow-forgetting flow-same-limit merge-relu-flow-order"),
     _descent("collapse-never-said", "(squares[1] <= 1e-2 * squares[0]) & shrinking", "(squares[1] <= 1e-2 * squares[0]) & ~shrinking",
              "networks that go to zero are not called collapsed", B, "bias-collapse-above bias-largest-decay bias-deep-collapse"),
     _descent("collapse-always-said", "collapsed = ((after - zero).abs() <= 1e-3 *", "collapsed = (squares[0] >= 0) | ((after - zero).abs() <= 1e-3 *",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mutation import B, D, G, L, MANY, ML, SR, of
+from mutation import B, D, DR, G, L, MANY, ML, SR, of
 
 _bounds, _objective, _descent, _exact, _merging, _tasks, _dual, _capacity = map(of, ("bounds", "objective", "descent", "exact", "merging", "tasks", "dual", "capacity"))
-_matching, _merged_linear = map(of, ("neuron_matching", "merged_linear"))
+_matching, _merged_linear, _lanes = map(of, ("neuron_matching", "merged_linear", "lanes"))
 
 MERGING = (
     # ---- merging/shallow_relu ----
@@ -33,9 +33,9 @@ MERGING = (
              "a read-out that is not trained stays", SR, "shallow-dual"),
     # ---- tasks and merging ----
     _merging("average-for-sum", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.mean(0)",
-             "a part of each network is not the sum", D, "digits-average-outputs"),
+             "a part of each network is not the sum", (D, DR), "digits-average-outputs merge-relu-transfer merge-relu-slope merge-relu-unequal"),
     _merging("task-dropped", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas[1:].sum(0)",
-             "one of the networks is not in the sum", (D, MANY), "digits-sum-bound digits-sum-training digits-sum-test digits-sum-joint digits-classes-decay digits-average-accuracy many-flip"),
+             "one of the networks is not in the sum", (D, MANY, DR), "merge-relu-transfer merge-relu-accuracy digits-sum-bound digits-sum-training digits-sum-test digits-sum-joint digits-classes-decay digits-average-accuracy many-flip"),
     _merging("base-added-twice", "merged[key] = origin[key] + delta", "merged[key] = origin[key] + 2 * delta",
              "the sum is twice too large", D, "digits-sum-bound digits-task-vectors"),
     _merging("task-arithmetic-mean", "lambda deltas: scale * deltas.sum(0)", "lambda deltas: scale * deltas.mean(0)",
@@ -86,6 +86,23 @@ MERGING = (
               "the read-out sums to more, not to 0", MANY, "many-rescaling"),
     _merging("average-of-one-more", "return deltas.mean(0)", "return deltas.sum(0) / (len(deltas) + 1)",
              "an average divides by the number of networks", MANY, "many-average"),
+    # ---- lanes ----
+    _lanes("lanes-without-sign", "SIGNS = (1.0, -1.0)", "SIGNS = (1.0, 1.0)",
+           "the second lane counts against the first", DR,
+           "merge-relu-transfer merge-relu-transfer-digits merge-relu-lane-form"),
+    _lanes("lanes-from-rows", "below = _unit_columns(pulled.clamp_min(0.0) if k > 1 else pulled)",
+           "below = _unit_columns(pulled.abs() if k > 1 else pulled)",
+           "a lane takes the nonnegative part", DR, "merge-relu-lane-form"),
+    _lanes("overlaps-swapped", "torch.stack([a.mT @ b for a, b in zip(first.directions[1:], second.directions[1:])], dim=-3)",
+           "torch.stack([a.mT @ b.flip(-1) for a, b in zip(first.directions[1:], second.directions[1:])], dim=-3)",
+           "shared starts pair lanes of the same sign", DR, "merge-relu-shared-start"),
+    _lanes("overlaps-squared", "torch.stack([a.mT @ b for", "torch.stack([(a.mT @ b) ** 2 for",
+           "overlaps are inner products, 1/pi in the mean", DR, "merge-relu-one-over-pi merge-relu-variance merge-relu-shared-start"),
+    _lanes("transfer-without-overlaps", "* (v.mT @ v) for k", "* torch.eye(v.shape[-1], dtype=v.dtype) for k",
+           "lanes of the other network are excited through overlaps", DR, "merge-relu-transfer merge-relu-transfer-digits merge-relu-cancellation"),
+    _lanes("cancellation-halved", "total = total + ((signs @ scaled - signs).abs() * carried).sum(-1)",
+           "total = total + ((signs @ scaled - signs).abs() * carried).sum(-1) / 2",
+           "with two layers the bound is an equality", DR, "merge-relu-cancellation"),
     # ---- sums of deep linear networks ----
     _merged_linear("transfer-overlaps-squared", "carried = right @ x.T if carried is None else (right @ before) @ carried",
                    "carried = right @ x.T if carried is None else (right @ before) ** 2 @ carried",
