@@ -151,6 +151,17 @@ def phase_map(ax: Axes, x, y, values, *, label: str) -> Axes:
     return ax
 
 
+def boundary(ax: Axes, x, y, *, label: str, series: int = 0) -> Axes:
+    """A curve over a map: black with a white rim, so that it stands out from dark and light cells in both modes; the
+    first `series` is what was measured, a full line, the others are bounds or predictions in dashes of their own."""
+    from matplotlib.patheffects import withStroke
+
+    dashes = ("-", (0, (5, 3)), (0, (1.2, 1.2)), (0, (7, 2, 1.5, 2)))[series]
+    ax.plot(x, y, color="#000000", linestyle=dashes, linewidth=1.7, label=label,
+            path_effects=[withStroke(linewidth=3.6, foreground="#ffffff")])  # fmt: skip
+    return ax
+
+
 def _edges(name: str, centres, scale: str) -> np.ndarray:
     """Borders of cells around evenly spaced centres."""
     at = _finite(name, np.log(centres) if scale == "log" else centres)
