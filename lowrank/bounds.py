@@ -90,6 +90,14 @@ def coherence_that_keeps(margin, forgetting, output_norm, remembered, gate, weig
     return decay * (margin - rho * norm * kept) / (norm**2 * _positive("gate", gate))
 
 
+def coherence_that_keeps_by_gates(margin, forgetting, read_out, remembered, coefficients, weight_decay):
+    """λn(γ − ρΣ_k|u_k||w_k(0)·x|)/Σ_kj|u_k α_kj|: as `coherence_that_keeps`, by `sum_change_by_gates`: beyond it, where that is > 0;
+    (*E, q) from margins γ (*E, q), W_B(0)x (*E, m, q), u (*E, m) and α = u ⊙ G (*E, m, n), not all 0. Ours."""
+    margin, rho, u, kept, alpha, decay = map(np.asarray, (margin, forgetting, read_out, remembered, coefficients, weight_decay))
+    left = margin - rho[..., None] * (np.abs(u)[..., None] * np.abs(kept)).sum(-2)
+    return decay[..., None] * alpha.shape[-1] * left / _positive("coefficients", np.abs(u[..., None] * alpha).sum((-2, -1)))[..., None]
+
+
 def hidden_norm(forgetting, first_norm, output_norm, radius, step_size, weight_decay):
     """√(ρ²‖W(0)‖² + (1−ρ²)(2(1−ηλ)W(1/e) + η‖u‖²R²)/(λ(2−ηλ))): bounds ‖W_1(T)‖_F, and ‖W_1(T)P‖_F from ‖W_1(0)P‖_F
     with P onto the span of the inputs, at any time T of gradient descent, two ReLU layers, read-out u not trained,

@@ -49,7 +49,8 @@ def rows(drawn: Sequence[dict]) -> Iterator[dict]:
         place = {name: one[name] for name in PLACE}
         if "value" in one:
             for row, column in product(range(len(one["value"])), range(len(one["value"][0]))):
-                yield {**place, "row": row, "column": column, "value": one["value"][row][column]}
+                at = {"x": one["x"][column], "y": one["y"][row]} if "x" in one else {}
+                yield {**place, **at, "row": row, "column": column, "value": one["value"][row][column]}
             continue
         names = [name for name in NUMBERS if name in one]
         for numbers in zip(*(one[name] for name in names), strict=True):
@@ -98,8 +99,8 @@ def _read(ax: Axes) -> Iterator[dict]:
             yield _points(ax, _label(child), "marks", x, y)
         elif isinstance(child, (QuadMesh, AxesImage)) and child.get_array().ndim == 2:
             value = np.ma.filled(np.ma.asarray(child.get_array(), dtype=float), np.nan)
-            kind = "matrix" if isinstance(child, QuadMesh) else "image"
-            yield {"label": _label(child), "kind": kind, "value": [_list(row) for row in value]}
+            kind = "map" if _label(child) else "matrix" if isinstance(child, QuadMesh) else "image"
+            yield {"label": _label(child), "kind": kind, **(_centres(ax, child) if kind == "map" else {}), "value": [_list(row) for row in value]}
         else:
             raise ValueError(
                 "figure: expected lines, bands, marks, upright bars, heat maps and grey images, got "
@@ -168,6 +169,16 @@ def _band(collection: PolyCollection) -> tuple[np.ndarray, np.ndarray, np.ndarra
             raise ValueError("figure: expected bands of fill_between, got another polygon; teach lowrank/drawn.py to read it")
         parts.append((one[:, 0], np.minimum(one[:, 1], other[:, 1]), np.maximum(one[:, 1], other[:, 1])))
     return tuple(np.concatenate(side) for side in zip(*parts))
+
+
+def _centres(ax: Axes, mesh: QuadMesh) -> dict:
+    """Middles of a map's cells, on the scales of its axes."""
+    corners = mesh.get_coordinates()
+    sides = {"x": (corners[0, :, 0], ax.get_xscale()), "y": (corners[:, 0, 1], ax.get_yscale())}
+    return {
+        name: _list(np.sqrt(edges[1:] * edges[:-1]) if scale == "log" else (edges[1:] + edges[:-1]) / 2)
+        for name, (edges, scale) in sides.items()
+    }
 
 
 def _ticks(ax: Axes) -> dict[float, str]:

@@ -236,6 +236,39 @@ def first_layer(start, coefficients, x, y, forgetting, weight_decay):
     return rho[..., None, None] * start + (alpha * y[..., None, :]) @ x / (decay[..., None, None] * x.shape[-2])
 
 
+def resting_margin(worth):
+    """γ with γ(1 + e^γ) = r: the margin at which a two-layer ReLU network with a read-out that is not trained comes to rest
+    on an input that is orthogonal to all others, r = Σ u_k²/(λn) over the neurons that keep seeing it. (r ≥ 0) Ours."""
+    worth = _nonnegative("worth", worth)
+    margin = np.minimum(worth / 2, np.log1p(worth))  # both are above γ, and from above Newton's steps fall to it
+    for _ in range(60):
+        growth = np.exp(margin)
+        margin = margin - (margin * (1 + growth) - worth) / (1 + growth * (1 + margin))
+    return np.maximum(margin, 0.0)
+
+
+def resting_gates(start_seen, read_out, y, weight_decay):
+    """G_kj = 1[w_k(0)·x_j > 0 and y_j u_k > 0]/(1 + e^{γ_j}), γ_j = `resting_margin`(Σ_k u_k² of those/(λn)): where the
+    time-averaged gates of gradient descent tend as T → ∞ on n orthonormal inputs, two ReLU layers, read-out not trained.
+
+    (*E, m, n) from W(0)x (*E, m, n), u (*E, m), y (*E, n). Holds for η(2λ + Σu²/4n) ≤ 2 over the sum above, and λ > 0,
+    for which raises ValueError otherwise. Ours."""
+    seen, u, y, decay = map(np.asarray, (start_seen, read_out, y, weight_decay))
+    if not np.all(decay > 0):
+        raise ValueError(f"weight_decay: expected numbers > 0, since nothing comes to rest without, got {decay.min():g}")
+    stays = (seen > 0) & (y[..., None, :] * u[..., None] > 0)
+    margin = resting_margin((u[..., None] ** 2 * stays).sum(-2) / (decay[..., None] * y.shape[-1]))
+    return stays * expit(-margin)[..., None, :]
+
+
+def adversarial_coherence(samples, slope_ratio=1.0):
+    """ε* = c/√(1 + nc²), c = (4/3)(g_A/g_B)/n: mean field, a heuristic. Where the sum of two networks at rest on
+    n orthonormal inputs each gives up the label of x = √(1−nε²)x_i + εΣ_j s_j x′_j, signs chosen against it. Ours."""
+    n, ratio = np.asarray(samples, dtype=np.float64), np.asarray(slope_ratio, dtype=np.float64)
+    c = 4 * ratio / (3 * n)
+    return c / np.sqrt(1 + n * c**2)
+
+
 def linear_collapse_threshold(x, y) -> float:
     """½‖(1/n) Σ_i y_i x_i‖: from this λ on, 0 is the only stationary point of a two-layer linear network with logistic
     loss, and its minimiser; below, 0 is not even a local minimum. x (n, d), y (n,) of −1 and +1."""

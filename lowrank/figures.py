@@ -135,6 +135,43 @@ def matrix(ax: Axes, w, *, largest: float) -> Axes:
     return ax
 
 
+def phase_map(ax: Axes, x, y, values, *, label: str) -> Axes:
+    """values (rows, columns) between 0 (dark) and 1 (light) over evenly spaced y and x: one scale of luminance for all maps,
+    legible in grey; curves may be laid over it. A logarithmic axis is even in ratios: set its scale before.
+
+    Raises ValueError for numbers outside [0, 1], and for x or y that are not even."""
+    values = _finite("values", values)
+    if values.size and not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(f"values: expected numbers from 0 to 1, got {values.min():g} to {values.max():g}")
+    edges = [_edges(name, centres, axis.get_scale()) for name, centres, axis in (("x", x, ax.xaxis), ("y", y, ax.yaxis))]
+    with matplotlib.rc_context(STYLE):
+        mesh = ax.pcolormesh(*edges, values, cmap="cividis", vmin=0, vmax=1, rasterized=True, label=label)
+        ax.figure.colorbar(mesh, ax=ax, label=label)
+    ax.grid(False)
+    return ax
+
+
+def boundary(ax: Axes, x, y, *, label: str, series: int = 0) -> Axes:
+    """A curve over a map: black with a white rim, so that it stands out from dark and light cells in both modes; the
+    first `series` is what was measured, a full line, the others are bounds or predictions in dashes of their own."""
+    from matplotlib.patheffects import withStroke
+
+    dashes = ("-", (0, (5, 3)), (0, (1.2, 1.2)), (0, (7, 2, 1.5, 2)))[series]
+    ax.plot(x, y, color="#000000", linestyle=dashes, linewidth=1.7, label=label,
+            path_effects=[withStroke(linewidth=3.6, foreground="#ffffff")])  # fmt: skip
+    return ax
+
+
+def _edges(name: str, centres, scale: str) -> np.ndarray:
+    """Borders of cells around evenly spaced centres."""
+    at = _finite(name, np.log(centres) if scale == "log" else centres)
+    step = (at[-1] - at[0]) / max(len(at) - 1, 1)
+    if len(at) < 2 or step <= 0 or np.abs(np.diff(at) - step).max() > 1e-6 * step:
+        raise ValueError(f"{name}: expected at least two increasing, evenly spaced numbers on a {scale} axis")
+    edges = np.append(at - step / 2, at[-1] + step / 2)
+    return np.exp(edges) if scale == "log" else edges
+
+
 def bars(ax: Axes, groups: Sequence[str], values: dict[str, np.ndarray]) -> Axes:
     """Groups of bars: for each label the members' median, (groups, members), with their range as a line."""
     width = 0.8 / len(values)

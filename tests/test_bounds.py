@@ -554,6 +554,32 @@ def test_labels_are_kept_below_the_coherence_that_keeps_them(seed, scale):
     np.testing.assert_allclose(at_the_limit, f.abs(), rtol=1e-9, atol=1e-9)
 
 
+@given(st.integers(0, 10**6), st.floats(0.3, 3.0))
+def test_gates_certify_labels_further_than_their_means(seed, scale):
+    a, b, x, u, _, rho = merged_pair(seed, scale=scale, d=24, eta=2.0, steps=60)
+    f = forward(a.objective.network, a.weights, x)[:, 0]
+    kept, overlaps = b.saved[0][0] @ x.mT, (b.objective.task.x @ x.mT).abs().amax(0).numpy()
+    alpha, decay = u[:, None] * gate_means(b)[-1], b.objective.weight_decay
+    limit = bounds.coherence_that_keeps_by_gates(f.abs(), rho, u, kept, alpha, decay)
+    gate = gate_means(b)[-1].amax(0).mean()
+    coarse = bounds.coherence_that_keeps(f.abs(), rho, u.norm(), kept.norm(dim=0), gate, decay)
+    assert (limit >= coarse - 1e-12)[coarse > 0].all()
+    merged = forward(a.objective.network, (a.weights[0] + b.weights[0], u[None]), x)[:, 0]
+    assert (f.sign() == merged.sign())[overlaps < limit].all()
+    # at the limit the change by gates with equal overlaps is the margin
+    equal = np.tile(np.maximum(limit, 0.0), (alpha.shape[-1], 1))
+    change = bounds.sum_change_by_gates(rho, u, kept, alpha, equal, decay)
+    np.testing.assert_allclose(change[limit > 0], f.abs()[limit > 0], rtol=1e-9)
+
+
+def test_coherence_by_gates_is_attained_and_refuses_gates_that_are_all_closed():
+    # One neuron of A with margin γ, one of B that is pushed the other way: the label is lost just above ε = λγ/G.
+    limit = bounds.coherence_that_keeps_by_gates([0.4], 0.0, [1.0], [[0.0]], [[0.5]], 0.1)
+    np.testing.assert_allclose(limit, [0.08], rtol=1e-12)
+    with pytest.raises(ValueError, match="coefficients: expected numbers > 0"):
+        bounds.coherence_that_keeps_by_gates([0.4], 0.0, [1.0], [[0.0]], [[0.0]], 0.1)
+
+
 def test_one_neuron_attains_the_change_by_gates_and_by_coherence():
     # One neuron, one input e_2 with label +1, x = (√(1−ε²), ε): the neuron of B stays active, so f_{A+B} − f_A = w_B·x.
     epsilon, decay, eta, steps = 0.3, 0.1, 0.5, 12

@@ -115,6 +115,20 @@ def test_a_matrix_by_row_and_column_without_its_colour_bar(ax):
     np.testing.assert_array_equal(found.pivot(index="row", columns="column", values="value"), w)
 
 
+def test_a_map_by_place_on_both_scales_without_its_colour_bar(ax):
+    ax.set_yscale("log")
+    x, y, values = np.linspace(0.0, 0.3, 5), np.geomspace(1e-3, 1.0, 4), np.random.default_rng(3).random((4, 5))
+    figures.phase_map(ax, x, y, values, label="accuracy")
+    figures.boundary(ax, x, np.full(5, 0.2), label="measured")
+    found = read(figures.boundary(ax, x, np.full(5, 0.1), label="predicted", series=1))
+    assert found.groupby("label").kind.first().to_dict() == {"accuracy": "map", "measured": "line", "predicted": "dashed line"}
+    cells = found[found.kind == "map"]
+    assert set(cells.label) == {"accuracy"} and len(found) == values.size + 10
+    np.testing.assert_array_equal(cells.pivot(index="row", columns="column", values="value"), values)
+    np.testing.assert_allclose(cells.x, x[cells.column.astype(int)], rtol=1e-12, atol=1e-15)  # middles of borders: a few roundings
+    np.testing.assert_allclose(cells.y, y[cells.row.astype(int)], rtol=1e-12)
+
+
 def test_bars_with_groups_medians_and_ranges(ax):
     values = {"one": Y[:2, :5], "two": Y[2:4, :5]}
     found = read(figures.bars(ax, ["task A", "task B"], values))

@@ -109,3 +109,23 @@ def test_figures_without_words_are_refused(options, message):
     (ax,) = figures.panels()
     with pytest.raises(ValueError, match=message):
         figures.show(ax, **{"name": "a", "alt": "a", "caption": "c", **options})
+
+
+@pytest.mark.parametrize("x, values, message", [
+    ([1.0, 2.0, 4.0], np.zeros((2, 3)), "x: expected at least two increasing, evenly spaced numbers on a linear axis"),
+    ([1.0], np.zeros((2, 1)), "x: expected at least two"),
+    ([1.0, 2.0, 3.0], np.full((2, 3), 1.5), "values: expected numbers from 0 to 1, got 1.5 to 1.5"),
+    ([1.0, 2.0, 3.0], np.full((2, 3), np.nan), "values: expected finite numbers"),
+])  # fmt: skip
+def test_maps_that_mislead_are_refused(x, values, message):
+    (ax,) = figures.panels()
+    with pytest.raises(ValueError, match=message):
+        figures.phase_map(ax, x, [0.0, 1.0], values, label="accuracy")
+
+
+def test_a_map_puts_its_cells_where_they_belong():
+    (ax,) = figures.panels()
+    ax.set_xscale("log")
+    figures.phase_map(ax, [1.0, 10.0, 100.0], [0.0, 1.0], np.zeros((2, 3)), label="accuracy")
+    np.testing.assert_allclose(ax.get_xlim(), [10**-0.5, 10**2.5], rtol=1e-12)
+    np.testing.assert_allclose(ax.get_ylim(), [-0.5, 1.5], rtol=1e-12)
