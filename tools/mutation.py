@@ -21,7 +21,8 @@ class Mutation:
 
 A, N, B, F = (f"theorems/{name}" for name in ("alignment", "norm_preservation", "low_rank_bias", "gradient_flow"))
 L, C, G = (f"theorems/{name}" for name in ("deep_linear", "certificates", "global_optimum"))
-SR, ML, DR, MANY, D = (f"merging/{name}" for name in ("shallow_relu", "deep_linear", "deep_relu", "many_tasks", "digits"))
+SR, ML, DR = (f"merging/{name}" for name in ("shallow_relu", "deep_linear", "deep_relu"))
+AO, MANY, D = (f"merging/{name}" for name in ("approximate_orthogonality", "many_tasks", "digits"))
 
 
 def of(module: str):

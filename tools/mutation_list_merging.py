@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import B, D, DR, G, L, MANY, ML, SR, of
+from mutation import AO, B, D, DR, G, L, MANY, ML, SR, of
 
 _bounds, _objective, _descent, _exact, _merging, _tasks, _dual, _capacity = map(of, ("bounds", "objective", "descent", "exact", "merging", "tasks", "dual", "capacity"))
 _matching, _merged_linear, _lanes = map(of, ("neuron_matching", "merged_linear", "lanes"))
@@ -86,6 +86,21 @@ MERGING = (
               "the read-out sums to more, not to 0", MANY, "many-rescaling"),
     _merging("average-of-one-more", "return deltas.mean(0)", "return deltas.sum(0) / (len(deltas) + 1)",
              "an average divides by the number of networks", MANY, "many-average"),
+    # ---- approximate orthogonality ----
+    _exact("resting-gates-never-close", "stays = (seen > 0) & (y[..., None, :] * u[..., None] > 0)", "stays = (seen > 0) & (y[..., None, :] * u[..., None] > -9)",
+           "gates against the label close", AO, "coherence-sum coherence-rest coherence-related-rest"),
+    _exact("resting-margin-linear", "margin = margin - (margin * (1 + growth) - worth) / (1 + growth * (1 + margin))", "margin = worth / 2",
+           "slopes fall as margins grow", AO, "coherence-rest coherence-sum coherence-related-rest"),
+    _bounds("keeps-by-gates-too-far", "return decay[..., None] * alpha.shape[-1] * left /", "return 2 * decay[..., None] * alpha.shape[-1] * left /",
+            "adversarial signs cost a label between the certificate and twice the certificate", AO, "coherence-certified"),
+    _bounds("keeps-by-gates-too-short", "return decay[..., None] * alpha.shape[-1] * left /", "return decay[..., None] * left /",
+            "single gates certify more than their largest", AO, "coherence-certificates coherence-certified"),
+    _descent("frozen-read-out-shrinks", "current[k].mul_(shrink).sub_(gradients[k].mul_(eta))", "current[k].mul_(shrink * shrink).sub_(gradients[k].mul_(eta))",
+             "each step shrinks by 1 − ηλ once", AO, "coherence-rest coherence-sum coherence-related"),
+    _merging("sum-of-differing-signs", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return 2 * deltas[0] - deltas.sum(0)",
+             "a difference meets adversarial signs as a friend", AO, "coherence-worst-signs coherence-sum"),
+    _dual("gates-of-a-tenth", "return _discounted(solution, _gated_slopes(solution))", "return _discounted(solution, _gated_slopes(solution)) / 10",
+          "what was learnt is more than a tenth of it", AO, "coherence-certified"),
     # ---- lanes ----
     _lanes("lanes-without-sign", "SIGNS = (1.0, -1.0)", "SIGNS = (1.0, 1.0)",
            "the second lane counts against the first", DR,
