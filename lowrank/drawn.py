@@ -99,8 +99,12 @@ def _read(ax: Axes) -> Iterator[dict]:
             yield _points(ax, _label(child), "marks", x, y)
         elif isinstance(child, (QuadMesh, AxesImage)) and child.get_array().ndim == 2:
             value = np.ma.filled(np.ma.asarray(child.get_array(), dtype=float), np.nan)
-            kind = "map" if _label(child) else "matrix" if isinstance(child, QuadMesh) else "image"
-            yield {"label": _label(child), "kind": kind, **(_centres(ax, child) if kind == "map" else {}), "value": [_list(row) for row in value]}
+            label = child.colorbar.ax.get_ylabel() if child.colorbar else ""  # on its bar: no legend can show a map
+            if label:
+                yield {"label": label, "kind": "map", **_centres(ax, child), "value": [_list(row) for row in value]}
+            else:
+                kind = "matrix" if isinstance(child, QuadMesh) else "image"
+                yield {"label": _label(child), "kind": kind, "value": [_list(row) for row in value]}
         else:
             raise ValueError(
                 "figure: expected lines, bands, marks, upright bars, heat maps and grey images, got "

@@ -145,7 +145,7 @@ def phase_map(ax: Axes, x, y, values, *, label: str) -> Axes:
         raise ValueError(f"values: expected numbers from 0 to 1, got {values.min():g} to {values.max():g}")
     edges = [_edges(name, centres, axis.get_scale()) for name, centres, axis in (("x", x, ax.xaxis), ("y", y, ax.yaxis))]
     with matplotlib.rc_context(STYLE):
-        mesh = ax.pcolormesh(*edges, values, cmap="cividis", vmin=0, vmax=1, rasterized=True, label=label)
+        mesh = ax.pcolormesh(*edges, values, cmap="cividis", vmin=0, vmax=1, rasterized=True)
         ax.figure.colorbar(mesh, ax=ax, label=label)
     ax.grid(False)
     return ax

@@ -120,7 +120,7 @@ def test_a_map_by_place_on_both_scales_without_its_colour_bar(ax):
     x, y, values = np.linspace(0.0, 0.3, 5), np.geomspace(1e-3, 1.0, 4), np.random.default_rng(3).random((4, 5))
     figures.phase_map(ax, x, y, values, label="accuracy")
     figures.boundary(ax, x, np.full(5, 0.2), label="measured")
-    found = read(figures.boundary(ax, x, np.full(5, 0.1), label="predicted", series=1))
+    found = read(figures.legend(figures.boundary(ax, x, np.full(5, 0.1), label="predicted", series=1)))
     assert found.groupby("label").kind.first().to_dict() == {"accuracy": "map", "measured": "line", "predicted": "dashed line"}
     cells = found[found.kind == "map"]
     assert set(cells.label) == {"accuracy"} and len(found) == values.size + 10

@@ -21,7 +21,7 @@ class Mutation:
 
 A, N, B, F = (f"theorems/{name}" for name in ("alignment", "norm_preservation", "low_rank_bias", "gradient_flow"))
 L, C, G = (f"theorems/{name}" for name in ("deep_linear", "certificates", "global_optimum"))
-SR, ML, MANY, D = (f"merging/{name}" for name in ("shallow_relu", "deep_linear", "many_tasks", "digits"))
+SR, ML, AO, MANY, D = (f"merging/{name}" for name in ("shallow_relu", "deep_linear", "approximate_orthogonality", "many_tasks", "digits"))
 
 
 def of(module: str):
