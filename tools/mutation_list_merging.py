@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutation import AO, B, D, DR, G, L, MANY, ML, SR, of
 
 _bounds, _objective, _descent, _exact, _merging, _tasks, _dual, _capacity = map(of, ("bounds", "objective", "descent", "exact", "merging", "tasks", "dual", "capacity"))
-_matching, _merged_linear, _lanes = map(of, ("neuron_matching", "merged_linear", "lanes"))
+_matching, _merged_linear, _lanes, _networks = map(of, ("neuron_matching", "merged_linear", "lanes", "networks"))
 
 MERGING = (
     # ---- merging/shallow_relu ----
@@ -31,6 +31,22 @@ MERGING = (
             "what is remembered would protect labels", SR, "shallow-label-kept"),
     _descent("frozen-decays", "for k in learning:\n                current[k].mul_(shrink).sub_(gradients[k].mul_(eta))", "for k in range(len(current)):\n                current[k].mul_(shrink).sub_(gradients[k].mul_(eta))",
              "a read-out that is not trained stays", SR, "shallow-dual"),
+    # ---- approximate orthogonality ----
+    _exact("resting-gates-never-close", "stays = (seen > 0) & (y[..., None, :] * u[..., None] > 0)", "stays = (seen > 0) & (y[..., None, :] * u[..., None] > -9)",
+           "gates against the label close", AO, "coherence-sum coherence-rest coherence-related-rest"),
+    _exact("resting-margin-linear", "margin = margin - (margin * (1 + growth) - worth) / (1 + growth * (1 + margin))", "margin = worth / 2",
+           "slopes fall as margins grow", AO, "coherence-rest coherence-sum coherence-related-rest"),
+    _bounds("keeps-by-gates-too-far", "return decay[..., None] * alpha.shape[-1] * left /", "return 2 * decay[..., None] * alpha.shape[-1] * left /",
+            "adversarial signs cost a label between the certificate and twice the certificate", AO, "coherence-certified"),
+    _bounds("keeps-by-gates-too-short", "return decay[..., None] * alpha.shape[-1] * left /", "return decay[..., None] * left /",
+            "single gates certify more than their largest", AO, "coherence-certificates coherence-certified"),
+    _networks("relu-backward-sees-closed", "threshold_backward(s, z, 0.0), 1,", "threshold_backward(s, z, -0.05), 1,",
+              "nothing moves a gate that is closed", AO, "coherence-gates coherence-rest coherence-sum"),
+    _merging("second-network-subtracted", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return 2 * deltas[0] - deltas.sum(0)",
+             "a difference meets adversarial signs as friends, and its margins are 1 − cos", AO,
+             "coherence-worst-signs coherence-sum coherence-related coherence-related-rest coherence-conflict"),
+    _dual("gates-of-a-tenth", "return _discounted(solution, _gated_slopes(solution))", "return _discounted(solution, _gated_slopes(solution)) / 10",
+          "what was learnt is more than a tenth of it", AO, "coherence-certified"),
     # ---- tasks and merging ----
     _merging("average-for-sum", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.mean(0)",
              "a part of each network is not the sum", (D, DR), "digits-average-outputs merge-relu-transfer merge-relu-slope merge-relu-unequal"),
