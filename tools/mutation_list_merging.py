@@ -41,7 +41,7 @@ MERGING = (
     _bounds("keeps-by-gates-too-short", "return decay[..., None] * alpha.shape[-1] * left /", "return decay[..., None] * left /",
             "single gates certify more than their largest", AO, "coherence-certificates coherence-certified"),
     _networks("relu-backward-sees-closed", "threshold_backward(s, z, 0.0), 1,", "threshold_backward(s, z, -0.05), 1,",
-              "nothing moves a gate that is closed", AO, "coherence-gates coherence-rest coherence-sum"),
+              "nothing moves a gate that is closed", AO, "coherence-gates coherence-sum coherence-related-rest"),
     _merging("second-network-subtracted", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return 2 * deltas[0] - deltas.sum(0)",
              "a difference meets adversarial signs as friends, and its margins are 1 − cos", AO,
              "coherence-worst-signs coherence-sum coherence-related coherence-related-rest coherence-conflict"),
