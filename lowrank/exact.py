@@ -248,7 +248,7 @@ def resting_margin(worth):
 
 
 def resting_gates(start_seen, read_out, y, weight_decay):
-    """G_kj = 1[w_k(0)·x_j > 0 and y_j u_k > 0]/(1 + e^{γ_j}), γ_j = `resting_margin`(Σ_k u_k² of those/(λn)): where the
+    """G_kj = 1[w_k(0)·x_j > 0 and y_j u_k > 0]/(1 + e^{γ_j}), γ_j the `resting_margin` of their Σ_k u_k²/(λn): where the
     time-averaged gates of gradient descent tend as T → ∞ on n orthonormal inputs, two ReLU layers, read-out not trained.
 
     (*E, m, n) from W(0)x (*E, m, n), u (*E, m), y (*E, n). Holds for η(2λ + Σu²/4n) ≤ 2 over the sum above, and λ > 0,
