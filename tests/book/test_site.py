@@ -102,6 +102,16 @@ def test_index_quotes_the_verdicts_of_this_build(site):
         assert link.get_text() == claim["verdict"] + (f", enclosed {enclosed['proved']} of {enclosed['of']}" if enclosed else "")
 
 
+@pytest.mark.parametrize("pieces, same", [(("one\n", "two\n"), True), (("one\n", "three\n"), False)])
+def test_what_is_printed_is_compared_whole_however_it_arrives(pieces, same):
+    def printing(*texts):
+        outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in texts]
+        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("pass", outputs=outputs)])
+
+    assert (chapters.differences(printing(*pieces), printing("one\ntwo\n")) == []) is same
+    assert (chapters.differences(printing("one\ntwo\n"), printing(*pieces)) == []) is same
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_stored_outputs_are_what_a_fresh_run_gives(chapter, site):
     # The site fixture has executed or confirmed every chapter; this reads those executions and runs nothing.
