@@ -13,9 +13,10 @@ from .certificates import (
     window_alignment,
     window_stationarity,
 )
-from .claims import ClaimError, check, table
+from .claims import ClaimError, check, deviation, table
 from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
 from .dual import dual_coefficients, gate_means
+from .first_order import first_order_departure
 from .networks import Network, Weights, forward, initialise, rotate_hidden
 from .merging import (
     average,

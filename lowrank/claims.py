@@ -147,6 +147,12 @@ class Claim:
         }
 
 
+def deviation(found, law) -> np.ndarray:
+    """|found − law|, numbers, arrays or tensors that broadcast: the left side of a claim whose right side is what chance,
+    or an approximation, allows. Such a claim is agreement, where "==" up to rounding is an identity."""
+    return np.abs(np.asarray(found, dtype=np.float64) - np.asarray(law, dtype=np.float64))
+
+
 def check(
     label: str,
     lhs,

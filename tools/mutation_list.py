@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mutation import A, B, C, D, DR, F, G, L, N, SR, of
+from mutation import A, B, C, D, DR, F, G, L, ML, N, SR, of
 from mutation_list_merging import MERGING
 
 _bounds, _objective, _networks, _spectra, _descent, _integrate, _certificates, _kinks = map(of, ("bounds", "objective", "networks", "spectra", "descent", "integrate", "certificates", "kinks"))
-_stationary, _compaction, _enclosure, _exact, _convex, _claims = map(of, ("stationary", "compaction", "enclosure", "exact", "convex", "claims"))
+_stationary, _compaction, _enclosure, _exact, _convex, _claims, _first_order = map(of, ("stationary", "compaction", "enclosure", "exact", "convex", "claims", "first_order"))
 
 MUTATIONS = (
     # ---- bounds: flipped, a factor, a wrong exponent ----
@@ -160,6 +160,8 @@ MUTATIONS = (
              "networks that still move are called converged", (L, A, N)),
     _integrate("flow-tolerance-loose", "torchode.PIDController(atol, rtol,", "torchode.PIDController(1e4 * atol, 1e4 * rtol,",
                "steps of the flow are worse than they are said to be", F, "flow-gap-law flow-neurons flow-imbalance flow-forgetting flow-balanced-mode"),
+    _first_order("departure-without-half", "tuple(a + g / 2 for a, g in zip(v, gradient))", "tuple(a + g for a, g in zip(v, gradient))",
+                 "a step of the flow differs from one of descent by half a second derivative", (F, ML), "flow-order-one merge-linear-descent"),
     # ---- certificates ----
     _certificates("angle-sign", "angle=angles(weights, tuple(-g for g in gradients)),", "angle=angles(weights, gradients),",
                   "weights align with minus the gradient", A, "alignment-at-any-point alignment-linear-converged"),
@@ -173,8 +175,6 @@ MUTATIONS = (
                   "g is the gradient of the regularised loss", (N, A, B), "norm-identity norm-degree-identity norm-cap"),
     _certificates("clarke-decay-sign", "squares = [(g + decay * w).square()", "squares = [(g - decay * w).square()",
                   "0 is far from that set", C, "certificates-distance"),
-    _certificates("nearest-forgets-decay", "decayed = objective.weight_decay * flat(weights)", "decayed = 0 * flat(weights)",
-                  "the element nearest to 0 is not the one nearest to −λθ", (C, A), "certificates-distance certificates-aligned alignment-polished"),
     _certificates("slopes-too-wide", "bounds=[(low, high)] * len(start)", "bounds=[(low - 1, high + 1)] * len(start)",
                   "slopes outside those of σ bring any point near", (C, A)),
     _certificates("mean-margin-for-least", "least_margin=margins(objective, weights).amin(-1)", "least_margin=margins(objective, weights).mean(-1)",
@@ -230,7 +230,7 @@ MUTATIONS = (
     _exact("mode-rate-halved", "growth = np.where(s > 0, -np.expm1(-2 * s * t)", "growth = np.where(s > 0, -np.expm1(-s * t)",
            "modes are learned at the rate 2s", F, "flow-balanced-mode"),
     _exact("gap-rate-halved", "return gap0 * np.exp(-2 * decay * t)", "return gap0 * np.exp(-decay * t)",
-           "gaps decay at twice the rate of weights", F, "flow-gap-departure"),
+           "gaps decay at twice the rate of weights", F, "flow-gap-law flow-neurons flow-imbalance flow-gap-departure"),
     _exact("departure-sign", "return -(decay**2) * t * norm_gap_decay", "return (decay**2) * t * norm_gap_decay",
            "descent forgets faster than the flow, not slower", F, "flow-gap-departure"),
     _exact("spectrum-smaller-root", "brentq(slope, fold, scaled, xtol=1e-300, rtol=1e-15)", "brentq(slope, 1e-12, fold, xtol=1e-300, rtol=1e-15)",
@@ -238,7 +238,9 @@ MUTATIONS = (
     _exact("soft-threshold-doubled", "return np.maximum(target - decay, 0.0)", "return np.maximum(target - 2 * decay, 0.0)",
            "two layers threshold at λ", L, "deep-linear-spectrum"),
     _exact("fold-halved", "return (2 * depth - 2) / (depth - 2) * (", "return (depth - 1) / (depth - 2) * (",
-           "modes below the fold have no root", L, "deep-linear-spectrum"),
+           "modes below the fold have no root", L, "deep-linear-fold"),
+    _exact("global-threshold-doubled", "return (depth - 1) / (depth - 2) * ((depth - 2) * decay) ** power", "return (2 * depth - 2) / (depth - 2) * ((depth - 2) * decay) ** power",
+           "the larger root is the cheapest from the threshold on", L, "deep-linear-fold"),
     _exact("self-consistent-exponent", "power = 2 - 2 / depth", "power = 2 - 1 / depth",
            "the ridge penalty is λ‖w‖^{2/K−2}", L, "deep-linear-self-consistent"),
     _exact("ridge-penalty-doubled", "descent = force @ points / len(y) - penalty * w", "descent = force @ points / len(y) - 2 * penalty * w",

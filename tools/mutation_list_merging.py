@@ -81,7 +81,7 @@ MERGING = (
     _tasks("radius-least", "return torch.linalg.vector_norm(task.x, dim=-1).amax(-1)", "return torch.linalg.vector_norm(task.x, dim=-1).amin(-1)",
            "R is the length of the longest input", (B, G), "bias-weaker-forms bias-data-free"),
     _tasks("coherence-least", "(first.x @ second.x.mT).abs().amax((-2, -1))", "(first.x @ second.x.mT).abs().amin((-2, -1))",
-           "one orthogonal pair does not make two tasks orthogonal", D),
+           "one orthogonal pair does not make two tasks orthogonal", SR, "shallow-coherence-bound shallow-free-bound"),
     # ---- many tasks ----
     _merged_linear("linear-variance-one-layer-more", "np.expm1(_hidden_layers(depth) * np.log1p(", "np.expm1((_hidden_layers(depth) + 1) * np.log1p(",
               "the read-out has no overlaps of its own", (ML, MANY), "many-linear-depth many-linear-trained many-linear-limit"),
