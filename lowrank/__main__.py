@@ -1,4 +1,4 @@
-"""python -m lowrank run CHAPTER -p NAME VALUE: run one chapter with other parameters."""
+"""python -m lowrank run CHAPTER -p NAME VALUE: run one chapter with other parameters, and say what became of its claims."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 
 from . import parameters
+from .claims import RECORD, UNMET
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,19 +21,27 @@ def main(arguments: list[str] | None = None) -> int:
     run = commands.add_parser("run", help="run one chapter with other parameters")
     run.add_argument("chapter", help="path of a chapter, such as book/theorems/alignment.ipynb or theorems/alignment")
     run.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="may be repeated"
+        "-p", "--parameter", nargs="+", action="append", default=[], metavar="NAME VALUE", help="or NAME=VALUE; may be repeated"
     )
     run.add_argument("-o", "--output", type=Path, default=Path("out.ipynb"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        names = [name for name, _ in options.parameter]
+        pairs = [_pair(words) for words in options.parameter]
+        names = [name for name, _ in pairs]
         for name in names:
             if names.count(name) > 1:
                 raise parameters.ParameterError(f"{name}: expected one value, got {names.count(name)}")
-        return _run(options.chapter, dict(options.parameter), options.output)
+        return _run(options.chapter, dict(pairs), options.output)
     except parameters.ParameterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _pair(words: list[str]) -> list[str]:
+    pair = words if len(words) == 2 else words[0].split("=", 1) if len(words) == 1 else []
+    if len(pair) != 2:
+        raise parameters.ParameterError(f"-p: expected NAME VALUE or NAME=VALUE, got {' '.join(words)}")
+    return pair
 
 
 def _find(chapter: str) -> Path:
@@ -72,9 +81,19 @@ def _run(chapter: str, given: dict[str, str], output: Path) -> int:
         except DeadKernelError:
             print(f"error: {path}: the kernel died; was there enough memory?", file=sys.stderr)
             return 1
+        said = _verdicts(nbformat.read(unfinished, as_version=4))
         os.replace(unfinished, output)
-    print(f"wrote {output}")
+    print(f"wrote {output}: {said}")
     return 0
+
+
+def _verdicts(notebook: nbformat.NotebookNode) -> str:
+    """What became of the claims, in words; one that is false has stopped the chapter."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    records = [record for output in outputs for record in output.get("metadata", {}).get(RECORD, [])]
+    unmet = [record["label"] for record in records if record["verdict"] == UNMET]
+    held = f"{len(records) - len(unmet)} of {len(records)} claims hold" if records else "no claims"
+    return held + (f"; premises unmet for {', '.join(unmet)}" if unmet else "")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RECORD = "lowrank_claims"  # the key in the output's metadata
+UNMET = "premises unmet"
 _RELATIONS = ("<=", ">=", "==")
 _ROUNDING = 1e-9  # digits of what is smaller, and of a share of it, differ between machines
 
@@ -109,8 +110,8 @@ class Claim:
     @property
     def verdict(self) -> str:
         """identity checked · numerically consistent (n members) · premises unmet · contradicted."""
-        if any(premise.verdict in ("premises unmet", "contradicted") for premise in self.premises):
-            return "premises unmet"
+        if any(premise.verdict in (UNMET, "contradicted") for premise in self.premises):
+            return UNMET
         if not self.holds:
             return "contradicted"
         if self.relation == "==":
@@ -273,7 +274,7 @@ def table(*claims: Claim) -> None:
         f"control of {c.label} fails for {c.control.failing_members} of {c.control.members} members only: "
         f"{c.control.describe()}"
         for c in claims
-        if c.noticed is False and c.verdict != "premises unmet"
+        if c.noticed is False and c.verdict != UNMET
     ]
     if faults:
         raise ClaimError("; ".join(faults))

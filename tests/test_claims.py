@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowrank import ClaimError, check, table
+from lowrank import ClaimError, check, deviation, table
 from lowrank.claims import RECORD, Table
 from lowrank.enclosure import Enclosure
 
@@ -21,6 +21,12 @@ def test_relations_and_tolerance():
     assert check("a", [1.0, 2.1], "<=", 2.0, tolerance=0.2).holds
     assert check("a", torch.tensor([3.0]), ">=", 2.0).holds and not check("a", 1.0, ">=", 2.0).holds
     assert check("a", 1.0, "==", 1.1, tolerance=0.2).holds and not check("a", 1.0, "==", 1.1, tolerance=0.05).holds
+
+
+def test_deviation_is_a_distance_of_whatever_broadcasts():
+    found = deviation(torch.tensor([[1.0, -2.0]]), np.array([3.0]))
+    assert isinstance(found, np.ndarray) and found.tolist() == [[2.0, 5.0]]
+    assert deviation(torch.tensor([1, 2]), 5).dtype == np.float64
 
 
 def test_one_member_out_of_many_is_enough_to_fail():

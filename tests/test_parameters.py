@@ -72,6 +72,9 @@ def run(*words, cwd):
     [
         (["a.ipynb", "-p", "weight_decy", "0.1"], "error: weight_decy: expected one of"),
         (["a.ipynb", "-p", "members", "0"], "error: members: expected a whole number >= 1 and <= 8, got 0"),
+        (["a.ipynb", "-p", "members"], "error: -p: expected NAME VALUE or NAME=VALUE, got members"),
+        (["a.ipynb", "-p", "members", "2", "3"], "error: -p: expected NAME VALUE or NAME=VALUE, got members 2 3"),
+        (["a.ipynb", "-p", "members=0"], "error: members: expected a whole number >= 1 and <= 8, got 0"),
         (["missing.ipynb"], "error: CHAPTER: expected a notebook or one of merging/"),
         (["a.ipynb", "-p", "members", "2", "-p", "members", "3"], "error: members: expected one value, got 2"),
         (["a.ipynb", "-o", "a.ipynb"], "error: --output: expected a file other than the chapter itself, got a.ipynb"),
@@ -100,3 +103,25 @@ def test_a_failing_chapter_is_one_line_and_leaves_no_output(tmp_path):
     assert ran.returncode == 1
     assert ran.stderr.strip().splitlines()[-1] == "error: a.ipynb, code cell 1: ValueError: the step is too large"
     assert [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ('check("a", 1.0, "<=", 2.0, control=check("b", 3.0, "<=", 2.0))', "1 of 1 claims hold"),
+        (
+            'check("a", 1.0, "<=", 2.0, control=check("b", 3.0, "<=", 2.0)), '
+            'check("c", 1.0, "<=", 2.0, premises=[check("d", 1.0, "<=", 0.0)], control=check("b", 3.0, "<=", 2.0))',
+            "1 of 2 claims hold; premises unmet for c",
+        ),
+        (None, "no claims"),
+    ],
+)
+def test_the_last_line_says_what_became_of_the_claims(claims, said, tmp_path):
+    source = f"from lowrank import check, table\ntable({claims})" if claims else "1"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(source)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "a.ipynb")
+    ran = run("run", "a.ipynb", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip().splitlines()[-1] == f"wrote out.ipynb: {said}"
