@@ -124,6 +124,8 @@ def output_change(layer_changes, merged_norms):
     square √E‖f_merged(x) − f(x)‖² of the change when weights W_k become W̄_k = W_k + Δ_k, at any depth, σ 1-Lipschitz,
     without biases; M_{k−1} are the second moments of the layers' inputs in the network before. Ours."""
     changes, norms = np.asarray(layer_changes), np.asarray(merged_norms)
+    if changes.shape[-1:] != norms.shape[-1:]:
+        raise ValueError(f"merged_norms: expected one number a layer as layer_changes, {changes.shape}, got {norms.shape}")
     bound = np.zeros(np.broadcast_shapes(changes.shape, norms.shape)[:-1])
     for k in range(changes.shape[-1]):
         bound = norms[..., k] * bound + changes[..., k]
@@ -135,8 +137,8 @@ def altered_share(distances, change):
     label alters when outputs change by δ in root mean square; input i needs a change of d_i or more. At most
     P(d < γ) + (δ/γ)² for every γ > 0 (Chebyshev)."""
     distances, change = np.asarray(distances), np.asarray(change)
-    if np.isnan(distances).any() or np.isnan(change).any():
-        raise ValueError("distances: expected numbers, got nan; leave out members that diverged")
+    if not ((distances >= 0).all() and (change >= 0).all()):
+        raise ValueError("distances, change: expected numbers >= 0, got less or nan; leave out members that diverged")
     spent = np.cumsum(np.sort(distances, -1) ** 2, -1)
     return (spent <= distances.shape[-1] * change[..., None] ** 2).mean(-1)
 

@@ -42,11 +42,14 @@ def ties(*, density: float) -> Rule:
 
     Ŵ_t keeps the ⌈density·mn⌉ entries of W_t largest in size and is 0 elsewhere; A holds the tasks whose Ŵ_t has the sign
     of Σ_t Ŵ_t; 0 where that sum is 0. Yadav et al. 2023 (TIES-merging), written from their description. They trim all
-    layers of a network together; a rule sees one matrix at a time: for theirs, `merge` networks flattened into one tensor.
+    layers of a network together; a rule sees one matrix at a time: for theirs, `merge` networks flattened into one
+    (1, N) matrix. Give a bias a last axis, (*E, m, 1). The rule raises ValueError for deltas without two axes of a matrix.
     """
     density = _require.number("density", density, above=0.0, maximum=1.0)
 
     def rule(deltas: Tensor) -> Tensor:
+        if deltas.ndim < 3:
+            raise ValueError(f"deltas: expected matrices (T, *E, m, n), got {tuple(deltas.shape)}; give a bias a last axis")
         flat = deltas.flatten(-2)
         kept = math.ceil(density * flat.shape[-1] - 1e-9)  # 0.2 · 5 is 1 and a little more in floating point
         top = flat.abs().topk(kept, dim=-1).indices
@@ -65,11 +68,13 @@ def merge(models: Sequence, rule: Rule = sum_weights, *, base=None):
     `models` are at least two tuples of tensors, or at least two dicts or state dicts from name to tensor; the result
     is of the same kind. Biases are tensors like others here; what the theorems say of sums is not about them, and
     `interference` refuses them. Raises ValueError naming the model and the entry where number, names, shapes or dtypes
-    differ, or where an entry is not finite.
+    differ, or where an entry or what the rule makes of it is not finite; TypeError for a rule that is not one.
     """
-    models = list(models)
-    if len(models) < 2:
-        raise ValueError(f"models: expected at least two, got {len(models)}")
+    models = _several(models)
+    if rule in (task_arithmetic, ties):
+        raise TypeError(f"rule: expected {rule.__name__}(…) with its number, got {rule.__name__} itself")
+    if not callable(rule):
+        raise TypeError(f"rule: expected a function of stacked matrices, such as sum_weights, got {rule!r}")
     if len({isinstance(model, Mapping) for model in models}) > 1:
         raise TypeError("models: expected all tuples or all dicts, got both")
     named = [_named(f"models[{t}]", model) for t, model in enumerate(models)]
@@ -82,6 +87,8 @@ def merge(models: Sequence, rule: Rule = sum_weights, *, base=None):
         if not isinstance(delta, Tensor) or delta.shape != reference.shape:
             got = tuple(delta.shape) if isinstance(delta, Tensor) else type(delta).__name__
             raise ValueError(f"rule: expected a tensor {tuple(reference.shape)} for {key}, got {got}")
+        if not torch.isfinite(delta).all():
+            raise ValueError(f"rule: expected finite numbers for {key}, got NaN or infinity")
         merged[key] = origin[key] + delta
     return merged if isinstance(models[0], Mapping) else tuple(merged.values())
 
@@ -92,12 +99,12 @@ def interference(
     """f_merged(x_i) − f_t(x_i) at the task's inputs, (T, *E, n), or (T, *E, n, c) for c > 1 outputs; t over `models`.
 
     `models` are at least two `Solution`s, whose network is known; or tuples, dicts or state dicts of weight matrices in
-    the order of the layers, with `network`, by default `Network(widths)` on the widths that the shapes have, a ReLU network.
+    the order of the layers, the same for all, with `network`, by default `Network(widths)` on the widths that the shapes have, a ReLU network.
     `base` as in `merge`, a tuple or dict of matrices. Raises ValueError naming the model for different networks
     (shapes or activations), for shapes that do not chain, and for biases; TypeError for what is not float64.
     """
     _require.instance("task", task, Task)
-    models = list(models)
+    models = _several(models)
     if network is not None:
         _require.instance("network", network, Network)
     for t, model in enumerate(models):
@@ -108,6 +115,11 @@ def interference(
                     f"models[{t}]: expected a solution for {network}, got one for {model.objective.network}; merge "
                     "networks of one shape and activation"
                 )
+    named = [(f"models[{t}]", model) for t, model in enumerate(models)] + [("base", base)]
+    orders = [(where, list(model)) for where, model in named if isinstance(model, Mapping)]
+    for where, order in orders:
+        if order != orders[0][1]:
+            raise ValueError(f"{where}: expected the entries of {orders[0][0]} in their order, {orders[0][1]}, got {order}")
     weights = [_matrices(f"models[{t}]", model) for t, model in enumerate(models)]
     merged = merge(weights, rule, base=None if base is None else _matrices("base", base))
     network = network or Network((weights[0][0].shape[-1], *(w.shape[-2] for w in weights[0])))
@@ -120,10 +132,13 @@ def second_moments(network: Network, weights: Weights, x: Tensor) -> Weights:
     """M_{k−1} = (1/n) Σ_i h_{k−1}(x_i) h_{k−1}(x_i)ᵀ, k = 1 … K, of the layers' inputs h_0 = x, h_k = σ(W_k h_{k−1}).
 
     K tensors (*E, m_{k−1}, m_{k−1}); M_0 has no members' axes where x has none. It is all that `layer_changes` wants of
-    the data.
+    the data. Raises ValueError for no inputs, and for inputs or weights that are not finite.
     """
     x = _require.tensor("x", x)
+    if x.ndim > 1 and x.shape[-2] == 0:
+        raise ValueError("x: expected at least one input, got none, which have no mean")
     forward(network, weights, x[..., :1, :] if x.ndim > 1 else x)  # says what does not fit
+    weights = _finite("weights", weights)
     _, activations = hidden_states(network, weights, x)
     return tuple(h @ h.mT / h.shape[-1] for h in activations)
 
@@ -133,7 +148,8 @@ def layer_changes(network: Network, own: Weights, merged: Weights, moments: Sequ
 
     `own` are the W_k, `merged` the W̄_k, `moments` the own network's `second_moments` on its own inputs, or only the first
     of them, at least M_0: those that lack are bounded by the weights, ‖Δ_k‖₂ s_{k−1} with s_1² = tr(W_1 M_0 W_1ᵀ) and
-    s_k = ‖W_k‖₂ s_{k−1}. Raises ValueError for an activation that is not known to be 1-Lipschitz with σ(0) = 0.
+    s_k = ‖W_k‖₂ s_{k−1}. Raises ValueError for an activation that is not known to be 1-Lipschitz with σ(0) = 0, for moments
+    that are not symmetric and positive semidefinite, and for members that do not fit together.
     """
     _require.instance("network", network, Network)
     if network.activation not in _LIPSCHITZ:
@@ -141,8 +157,8 @@ def layer_changes(network: Network, own: Weights, merged: Weights, moments: Sequ
             f"network: expected a 1-Lipschitz activation with σ(0) = 0, one of {', '.join(_LIPSCHITZ)}, got "
             f"{network.activation}; for others the bound does not hold"
         )
-    own, merged = check_weights(network, own), check_weights(network, merged)
     moments = _moments(network, moments)
+    own, merged = _one_ensemble(network, own, merged, moments)
     if len(moments) > network.depth:
         raise ValueError(f"moments: expected 1 to {network.depth}, those of the layers' inputs, got {len(moments)}")
     changes, size = [], None
@@ -168,8 +184,8 @@ def predicted_change(network: Network, own: Weights, merged: Weights, moment: Te
     if activation.degree != 1:
         raise ValueError(f"network: expected relu, leaky_relu or linear, got {network.activation}")
     below, above = activation.slopes or (1.0, 1.0)
-    own, merged = check_weights(network, own), check_weights(network, merged)
-    (moment,) = _moments(network, [moment])
+    moment = _moment("moment", moment, network.widths[0])
+    own, merged = _one_ensemble(network, own, merged, [moment])
     both = [torch.cat([w, w_merged], -2) for w, w_merged in zip(own, merged)]
     joint = both[0] @ moment @ both[0].mT
     for w, w_merged in zip(own[1:], merged[1:]):
@@ -186,6 +202,8 @@ def predicted_change(network: Network, own: Weights, merged: Weights, moment: Te
 def decision_distance(outputs: Tensor) -> Tensor:
     """Least ‖change of f‖ that can alter the label: |f|, or (f_(1) − f_(2))/√2 for several outputs, (*E, n) from (*E, n, c)."""
     outputs = _require.tensor("outputs", outputs)
+    if outputs.ndim < 2 or outputs.shape[-1] == 0:
+        raise ValueError(f"outputs: expected (*E, n, c), c = 1 for one output, got {tuple(outputs.shape)}")
     if outputs.shape[-1] == 1:
         return outputs[..., 0].abs()
     top = outputs.topk(2, dim=-1).values
@@ -211,13 +229,44 @@ def _root_trace(w: Tensor, moment: Tensor) -> Tensor:
 def _moments(network: Network, moments: Sequence[Tensor]) -> list[Tensor]:
     if isinstance(moments, Tensor) or not isinstance(moments, Sequence) or not moments:
         raise TypeError("moments: expected a tuple (M_0, …) of at least one matrix, as second_moments() returns")
-    checked = []
-    for k, (moment, side) in enumerate(zip(moments, network.widths)):
-        moment = _require.tensor(f"moments[{k}]", moment)
-        if moment.shape[-2:] != (side, side):
-            raise ValueError(f"moments[{k}]: expected (*E, {side}, {side}), got {tuple(moment.shape)}")
-        checked.append(moment)
-    return checked
+    return [_moment(f"moments[{k}]", moment, side) for k, (moment, side) in enumerate(zip(moments, network.widths))]
+
+
+def _moment(name: str, moment: Tensor, side: int) -> Tensor:
+    moment = _require.tensor(name, moment)
+    if moment.shape[-2:] != (side, side):
+        raise ValueError(f"{name}: expected (*E, {side}, {side}), got {tuple(moment.shape)}")
+    # √ε of the size, so that moments from single precision pass and −M, or another matrix, does not
+    size = moment.abs().amax((-2, -1), keepdim=True)
+    unequal, least = (moment - moment.mT).abs() > 1e-6 * size, torch.linalg.eigvalsh(moment)[..., :1]
+    if unequal.any() or (least < -1e-6 * size[..., 0]).any():
+        raise ValueError(f"{name}: expected a symmetric positive semidefinite matrix, got one that is not; see second_moments()")
+    return moment
+
+
+def _one_ensemble(network: Network, own: Weights, merged: Weights, moments: Sequence[Tensor]) -> tuple[Weights, Weights]:
+    """Both weights, finite, of the network, with members' axes that broadcast together and with those of the moments."""
+    checked = [_finite(name, check_weights(network, weights)) for name, weights in (("own", own), ("merged", merged))]
+    shapes = [weights[0].shape[:-2] for weights in checked] + [moment.shape[:-2] for moment in moments]
+    try:
+        torch.broadcast_shapes(*shapes)
+    except RuntimeError:
+        got = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"merged: expected members' axes that broadcast with those of own and of the moments, got {got}") from None
+    return checked[0], checked[1]
+
+
+def _finite(name: str, weights: Weights) -> Weights:
+    return tuple(_require.tensor(f"{name}[{k}]", w) for k, w in enumerate(weights))
+
+
+def _several(models: Sequence) -> list:
+    if isinstance(models, (Tensor, Mapping, Solution)) or not hasattr(models, "__iter__"):
+        raise TypeError(f"models: expected a list of at least two networks, got {type(models).__name__}")
+    models = list(models)
+    if len(models) < 2:
+        raise ValueError(f"models: expected at least two, got {len(models)}")
+    return models
 
 
 def _matrices(where: str, model) -> Weights:

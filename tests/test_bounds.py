@@ -693,8 +693,11 @@ def test_altered_share_against_all_subsets_and_chebyshev(distances, change, gamm
 
 def test_altered_share_by_member_and_its_mistakes():
     assert bounds.altered_share([[3.0, 1.0, 2.0], [0.0, 9.0, 9.0]], np.array([1.0, 1.0])).tolist() == [1 / 3, 1 / 3]
-    with pytest.raises(ValueError, match="distances: expected numbers, got nan"):
-        bounds.altered_share([1.0, np.nan], 1.0)
+    for distances, change in (([1.0, np.nan], 1.0), ([1.0, -1.0], 1.0), ([1.0, 2.0], -1.0), ([1.0], np.nan)):
+        with pytest.raises(ValueError, match="distances, change: expected numbers >= 0, got less or nan"):
+            bounds.altered_share(distances, change)
+    with pytest.raises(ValueError, match=r"merged_norms: expected one number a layer as layer_changes, \(2,\), got \(3,\)"):
+        bounds.output_change([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
 @given(st.integers(1, 400), st.floats(0.0, 1.0), st.sampled_from([0.9, 0.95, 0.999]))

@@ -223,6 +223,8 @@ WITH_BIAS = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn
         ([solution().weights, tuple(w.float() for w in solution().weights)], ValueError, r"models\[1\]\[W_1\]: .*got .*float32"),
         ([solution().weights[::-1]] * 2, ValueError, r"models\[0\]: expected matrices in the order of the layers.* W_2 takes 3 and gets 1"),
         ([(), ()], ValueError, r"models\[0\]: expected at least one tensor"),
+        (None, TypeError, "models: expected a list of at least two networks, got NoneType"),
+        (solution(), TypeError, "models: expected a list of at least two networks, got Solution"),
         ([solution().weights, "weights"], TypeError, r"models\[1\]: expected a tuple or dict of tensors, got str"),
     ],
 )
@@ -294,6 +296,15 @@ def test_layer_changes_against_numpy(generator):
         ({"moments": (torch.eye(4),)}, ValueError, r"moments\[0\]: expected \(\*E, 3, 3\), got \(4, 4\)"),
         ({"moments": (torch.eye(3), torch.eye(4), torch.eye(1))}, ValueError, "moments: expected 1 to 2, .* got 3"),
         ({"merged": (torch.ones(4, 3).double(),)}, ValueError, "weights: expected a tuple of 2 tensors, got 1"),
+        ({"moments": (-torch.eye(3),)}, ValueError, r"moments\[0\]: expected a symmetric positive semidefinite matrix"),
+        ({"moments": (torch.eye(3) + torch.eye(3).roll(1, 0),)}, ValueError, r"moments\[0\]: expected a symmetric positive semidef"),
+        ({"own": (torch.full((4, 3), torch.nan).double(), torch.ones(1, 4).double())}, ValueError, r"own\[0\]: expected finite numbers"),
+        ({"merged": (torch.ones(4, 3).double(), torch.full((1, 4), torch.inf).double())}, ValueError, r"merged\[1\]: expected finite"),
+        (
+            {"own": initialise(Network((3, 4, 1)), members=2, generator=torch.Generator().manual_seed(0)),
+             "merged": initialise(Network((3, 4, 1)), members=3, generator=torch.Generator().manual_seed(0))},
+            ValueError, r"merged: expected members' axes that broadcast .* got \(2,\), \(3,\), \(\)",
+        ),  # fmt: skip
     ],
 )
 def test_layer_changes_refuses_what_its_bound_is_not_about(generator, change, error, message):
@@ -301,6 +312,59 @@ def test_layer_changes_refuses_what_its_bound_is_not_about(generator, change, er
     given_ = {"network": network, "own": own, "merged": merged, "moments": (torch.eye(3),), **change}
     with pytest.raises(error, match=message):
         layer_changes(**given_)
+
+
+def test_second_moments_want_inputs_and_finite_weights(generator):
+    network, (own, _) = pair(generator)
+    with pytest.raises(ValueError, match="x: expected at least one input, got none"):
+        second_moments(network, own, torch.ones(0, 3))
+    with pytest.raises(ValueError, match=r"weights\[1\]: expected finite numbers"):
+        second_moments(network, (own[0], own[1] * torch.nan), torch.ones(2, 3))
+
+
+def test_predicted_change_names_its_own_argument(generator):
+    network, (own, merged) = pair(generator)
+    with pytest.raises(ValueError, match=r"^moment: expected \(\*E, 3, 3\), got \(4, 4\)"):
+        predicted_change(network, own, merged, torch.eye(4))
+    with pytest.raises(ValueError, match="^moment: expected a symmetric positive semidefinite"):
+        predicted_change(network, own, merged, -torch.eye(3))
+
+
+def test_outputs_without_an_axis_of_outputs_are_refused():
+    with pytest.raises(ValueError, match=r"outputs: expected \(\*E, n, c\), c = 1 for one output, got \(5,\)"):
+        decision_distance(torch.ones(5))
+
+
+def test_interference_does_not_mix_up_layers_of_dicts_in_another_order(generator):
+    layers = [{str(k): torch.randn(3, 3, generator=generator, dtype=torch.float64) for k in range(2)} for _ in range(2)]
+    turned = {"1": layers[1]["1"], "0": layers[1]["0"]}
+    network = Network((3, 3, 3))
+    interference(layers, Task(torch.ones(2, 3), torch.ones(2, 3)), network=network)
+    with pytest.raises(ValueError, match=r"models\[1\]: expected the entries of models\[0\] in their order, \['0', '1'\], got \['1', '0'\]"):
+        interference([layers[0], turned], Task(torch.ones(2, 3), torch.ones(2, 3)), network=network)
+    merged = merge([layers[0], turned])
+    assert torch.equal(merged["0"], layers[0]["0"] + layers[1]["0"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "message"),
+    [
+        (None, TypeError, "rule: expected a function of stacked matrices, such as sum_weights, got None"),
+        (ties, TypeError, r"rule: expected ties\(…\) with its number, got ties itself"),
+        (task_arithmetic, TypeError, r"rule: expected task_arithmetic\(…\) with its number"),
+        (lambda deltas: deltas.sum(0) * torch.nan, ValueError, "rule: expected finite numbers for W_1, got NaN"),
+    ],
+)
+def test_a_rule_that_is_none_is_named(generator, rule, error, message):
+    with pytest.raises(error, match=message):
+        merge(pair(generator)[1], rule)
+
+
+def test_ties_takes_matrices_only():
+    with pytest.raises(ValueError, match=r"deltas: expected matrices \(T, \*E, m, n\), got \(2, 4\); give a bias a last axis"):
+        merge([WITH_BIAS, WITH_BIAS], ties(density=0.5))
+    column = {"bias": torch.tensor([[1.0], [-3.0], [2.0], [0.5]])}
+    assert merge([column, column], ties(density=0.5))["bias"].flatten().tolist() == [0.0, -3.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "linear"])
