@@ -18,7 +18,8 @@ def first_order_departure(objective: Objective, weights: Weights, *, time: float
     Barrett and Dherin (2021) find the same v as the effect of a term (η/4)‖∇L_λ‖² in the loss. Both equations are
     integrated together, all members at once, by SciPy's DOP853 with relative tolerance `rtol`; gradients of L_λ are those
     of the package, its second derivatives automatic.
-    Raises ValueError for an activation with a kink, where L_λ has no second derivatives and v jumps, for a time or a
+    relu2 has second derivatives that jump: v is still continuous, the remainder o(η).
+    Raises ValueError for an activation with a kink, where ∇L_λ jumps and there is no such v, for a time or a
     tolerance out of range, and RuntimeError where SciPy gives up.
     """
     from scipy.integrate import solve_ivp
@@ -26,7 +27,7 @@ def first_order_departure(objective: Objective, weights: Weights, *, time: float
     _require.instance("objective", objective, Objective)
     if ACTIVATIONS[objective.network.activation].slopes is not None:
         raise ValueError(
-            f"objective: expected an activation without a kink, got {objective.network.activation}, whose second derivatives jump"
+            f"objective: expected an activation without a kink, got {objective.network.activation}, where gradients jump"
         )
     weights = tuple(_require.tensor(f"W_{k}", w) for k, w in enumerate(weights, start=1))
     check_members(objective, weights)

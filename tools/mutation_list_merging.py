@@ -33,9 +33,9 @@ MERGING = (
              "a read-out that is not trained stays", SR, "shallow-dual"),
     # ---- approximate orthogonality ----
     _exact("resting-gates-never-close", "stays = (seen > 0) & (y[..., None, :] * u[..., None] > 0)", "stays = (seen > 0) & (y[..., None, :] * u[..., None] > -9)",
-           "gates against the label close", AO, "coherence-sum coherence-rest coherence-related-rest"),
+           "gates against the label close", AO, "coherence-sum coherence-rest coherence-related-rest coherence-mean-gates coherence-lower-end"),
     _exact("resting-margin-linear", "margin = margin - (margin * (1 + growth) - worth) / (1 + growth * (1 + margin))", "margin = worth / 2",
-           "slopes fall as margins grow", AO, "coherence-rest coherence-sum coherence-related-rest"),
+           "slopes fall as margins grow", AO, "coherence-rest coherence-sum coherence-related-rest coherence-mean-gates coherence-lower-end"),
     _bounds("keeps-by-gates-too-far", "return decay[..., None] * alpha.shape[-1] * left /", "return 2 * decay[..., None] * alpha.shape[-1] * left /",
             "adversarial signs cost a label between the certificate and twice the certificate", AO, "coherence-certified"),
     _bounds("keeps-by-gates-too-short", "return decay[..., None] * alpha.shape[-1] * left /", "return decay[..., None] * left /",
