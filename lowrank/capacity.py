@@ -96,7 +96,7 @@ def linear_capacity_share(depth, failure=0.05):
 def relu_gain_variance(tasks: int, depth: int, *, centred: bool = False) -> float:
     """V_K(T) = lim m·Var(gain), m → ∞ with T fixed, of T equal balanced tasks: K layers of two rectified Gaussian lanes.
 
-    V_2 = (2 − 5/π²)(T−1), and V_K grows as T^{2K−3}. `centred` takes the mean off the merged read-out. Derived in
+    V_2 = (2 − 5/π²)(T−1), and V_K is of exact order T^{2K−3}. `centred` takes the mean off the merged read-out. Derived in
     merging/many_tasks.
     """
     count = _require.integer("tasks", tasks, minimum=1)
@@ -161,8 +161,9 @@ def permuted_cross_talk(readout: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor
 
 
 def draw_linear_gains(tasks: int, width: int, depth: int, *, members: int, generator: torch.Generator) -> Tensor:
-    """Gains G_1 … G_{K−1} 1 of T equal orthogonal tasks, (members, T): G_k the inner products of T independent uniform unit
-    vectors of R^m. That is the law of deep linear networks at rest; nothing is trained."""
+    """Gains C_1 … C_{K−1} 1 of T orthogonal tasks of equal strength, (members, T): C_k the inner products of T independent
+    uniform unit vectors of R^m. That is the law of deep linear networks at rest; nothing is trained. The law of
+    `exact.merged_ratios` of `exact.uniform_overlaps`, drawn without the T × T matrices, and for T > m too."""
     directions = _drawn(tasks, width, depth, members, generator)
     gains = torch.ones(members, tasks, 1, dtype=torch.float64)
     for _ in range(depth - 1):

@@ -46,8 +46,9 @@ def neuron_matching(reference: Weights, weights: Weights, *, sweeps: int = 50) -
 
     One layer at a time is a linear assignment problem, solved exactly; sweeps go on until one changes nothing, or `sweeps`
     are done, once from the last layer down and once from the first up, and the better end is kept. So with one hidden layer
-    it is the optimum, with more a local one. Weight matching after Ainsworth, Hayase & Srinivasa 2023, arXiv 2209.04836;
-    it needs no data. Raises ValueError for networks whose
+    it is the optimum, with more a local one. Where neurons of the reference cannot be told apart, those matched to them stand
+    in the order of their outgoing weights: one order for all networks that are matched to one reference. Weight matching
+    after Ainsworth, Hayase & Srinivasa 2023, arXiv 2209.04836; it needs no data. Raises ValueError for networks whose
     shapes differ.
     """
     reference, weights = _layers("reference", reference), _layers("weights", weights)
@@ -67,7 +68,10 @@ def _match(reference: tuple[np.ndarray, ...], weights: tuple[np.ndarray, ...], s
     """The better of the two ends of the sweeps: where inputs tell neurons apart the first layer is the one to start with,
     where inputs of the networks are orthogonal only the read-out says something."""
     hidden = range(len(weights) - 1)
-    return max((_swept(reference, weights, sweeps, order) for order in (hidden[::-1], hidden)), key=lambda end: end[0])[1]
+    orders = max((_swept(reference, weights, sweeps, order) for order in (hidden[::-1], hidden)), key=lambda end: end[0])[1]
+    for k in hidden[::-1]:
+        orders[k] = _untied(_likeness(reference, weights, orders, k), orders[k], _above(weights, orders, k))
+    return orders
 
 
 def _swept(reference, weights, sweeps: int, layers: Sequence[int]) -> tuple[float, list[np.ndarray]]:
@@ -91,8 +95,20 @@ def _swept(reference, weights, sweeps: int, layers: Sequence[int]) -> tuple[floa
 def _likeness(reference, weights, orders, k: int) -> np.ndarray:
     """What neuron i of layer k in the reference and neuron j of the other have in common, (m_k, m_k)."""
     below = _columns(weights, orders)[k]
-    above = weights[k + 1] if k + 1 == len(orders) else weights[k + 1][orders[k + 1]]
-    return reference[k] @ below.T + reference[k + 1].T @ above
+    return reference[k] @ below.T + reference[k + 1].T @ _above(weights, orders, k)
+
+
+def _untied(alike: np.ndarray, order: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """`order`, equally good, with the neurons matched to equal rows of `alike` sorted by their outgoing weights."""
+    twins = np.unique(alike + 0.0, axis=0, return_inverse=True)[1].ravel()  # + 0.0: no negative zeros
+    untied = np.empty_like(order)
+    untied[np.argsort(twins, kind="stable")] = order[np.lexsort((*above[::-1, order], twins))]
+    return untied
+
+
+def _above(weights, orders, k: int) -> np.ndarray:
+    """P_{k+2}W_{k+2}, the weights that read hidden layer k + 1, as numbered from 1."""
+    return weights[k + 1] if k + 1 == len(orders) else weights[k + 1][orders[k + 1]]
 
 
 def _columns(weights, orders) -> list[np.ndarray]:

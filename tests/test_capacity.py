@@ -23,7 +23,7 @@ from lowrank.capacity import (
     relu_capacity,
     relu_gain_variance,
 )
-from lowrank.exact import merged_variance
+from lowrank.exact import merged_ratios, merged_variance, uniform_overlaps
 
 
 def test_failure_in_space_is_that_of_sums_of_uniform_numbers():
@@ -73,6 +73,13 @@ def test_linear_draws_have_mean_one_and_the_variance(depth, generator):
     for samples, expected in ((gains, 1.0), ((gains - 1) ** 2, merged_variance(16, depth, 6))):
         mean = samples.mean(1)
         assert abs(mean.mean() - expected) <= normal_band(mean)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_linear_draws_have_the_law_of_overlaps_drawn_another_way(depth, generator):
+    gains = draw_linear_gains(4, 5, depth, members=2000, generator=generator)[:, 0]
+    ratios = merged_ratios(uniform_overlaps((2000, depth - 1), 5, 4, generator=np.random.default_rng(1)))[:, 0]
+    assert stats.ks_2samp(gains.numpy(), ratios).pvalue > 1e-6
 
 
 def test_linear_gains_are_those_of_summed_networks(generator):

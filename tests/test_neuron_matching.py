@@ -81,6 +81,28 @@ def test_orthogonal_first_layers_leave_sorting_of_the_read_outs(generator):
     np.testing.assert_array_equal(matched[0, ours[0].argsort()], np.sort(others[0]))
 
 
+@given(seed=st.integers(0, 10**6), values=st.integers(1, 3), tasks=st.integers(2, 5))
+def test_tied_read_outs_are_put_in_one_order(seed, values, tasks):
+    """|f_sum − T f| ≤ ‖h‖ Σ‖a_t − a_i‖, sorted read-outs, with read-outs of few values: −1, 0 and 1 at most."""
+    generator = torch.Generator().manual_seed(seed)
+    width, dimension = 6, 2
+    models = []
+    for t in range(tasks):
+        first = torch.zeros(width, tasks * dimension, dtype=torch.float64)
+        first[:, t * dimension : (t + 1) * dimension] = torch.randn(width, dimension, generator=generator, dtype=torch.float64)
+        readout = torch.randint(values, (1, width), generator=generator).double() - values // 2
+        models.append((first, readout))
+    network = Network((tasks * dimension, width, 1))
+    ordered = [match_neurons(models[0], model) for model in models]
+    x = torch.eye(tasks * dimension, dtype=torch.float64)
+    summed = forward(network, tuple(sum(layer) for layer in zip(*ordered)), x)[:, 0].unflatten(0, (tasks, -1))
+    for i, (own, at) in enumerate(zip(ordered, x.unflatten(0, (tasks, -1)))):
+        moved = (summed[i] - tasks * forward(network, own, at)[:, 0]).abs()
+        length = torch.linalg.vector_norm((own[0] @ at.mT).clamp_min(0.0), dim=0)
+        apart = sum(np.linalg.norm(np.sort(readout[0]) - np.sort(own[1][0])) for _, readout in ordered)
+        assert bool((moved <= length * apart + 1e-12).all())
+
+
 @given(seed=st.integers(0, 10**6), activation=st.sampled_from(["relu", "linear", "leaky_relu"]))
 def test_a_balanced_read_out_sums_to_zero_and_keeps_the_function(seed, activation):
     generator = torch.Generator().manual_seed(seed)
