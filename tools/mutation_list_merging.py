@@ -128,7 +128,7 @@ MERGING = (
                    "carried = right @ x.T if carried is None else (right @ before) ** 2 @ carried",
                    "what passes from one network to another is the overlap, not its square", ML, "merge-linear-transfer"),
     _merged_linear("directions-too-short", "        signal = signal / length\n", "        signal = signal / (1.5 * length)\n",
-                   "overlaps are those of unit vectors", ML, "merge-linear-shared-unequal merge-linear-shared-equal"),
+                   "overlaps are those of unit vectors", ML, "merge-linear-shared-unequal merge-linear-shared-equal merge-linear-shared-inputs"),
     _merged_linear("cross-terms-shrink", "growth *= 1 + 1 / m", "growth *= 1 - 1 / m",
                    "products of outputs grow by 1 + 1/m a layer", ML, "merge-linear-second-moment"),
     _merged_linear("own-trace-counted", "(total - own) / m * np.eye(m)", "total / m * np.eye(m)",
@@ -143,5 +143,5 @@ MERGING = (
              "_flat(backpropagate(objective, _layers(y, shapes), x, targets)) - 1.01 * decay * y",
              "descent approaches the flow of another weight decay", ML, "merge-linear-descent"),
     _objective("first-layer-faster", "        signal = backward(weights[k].mT @ signal, preactivations[k - 1])", "        signal = 1.5 * backward(weights[k].mT @ signal, preactivations[k - 1])",
-               "the two layers grow at one rate", ML, "merge-linear-shared-exact"),
+               "the two layers grow at one rate", ML, "merge-linear-shared-exact merge-linear-shared-inputs"),
 )  # fmt: skip
