@@ -4,7 +4,7 @@ of what it checks. Arguments are numbers or arrays that broadcast; tensors count
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import betaincinv, gammainccinv, gammaincinv, lambertw
+from scipy.special import gammainccinv, gammaincinv, lambertw
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -304,14 +304,6 @@ def square_mean_band(second_moment, fourth_moment, samples, *, level=1e-6):
         raise ValueError("fourth_moment: expected more than the square of second_moment, got less or as much")
     degrees = 2 * count * v**2 / (kappa - v**2)
     return tuple(2 * v * quantile(degrees / 2, level / 2) / degrees for quantile in (gammaincinv, gammainccinv))
-
-
-def accuracy_floor(share, n, *, level=0.95):
-    """p with P(Binomial(n, p) ≥ n·share) = (1 − level)/2, the lower end of Clopper & Pearson's interval (1934) for the
-    probability of which `share` was observed in n trials; 0 where it is 0. What n images can tell apart."""
-    share, n = np.asarray(share, dtype=np.float64), np.asarray(n)
-    hits = np.round(share * n)
-    return np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, (1 - level) / 2), 0.0)
 
 
 def summed_rounding(terms, size):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest, chi2
+from scipy.stats import chi2
 
 from lowrank import (
     Network,
@@ -698,10 +698,3 @@ def test_altered_share_by_member_and_its_mistakes():
             bounds.altered_share(distances, change)
     with pytest.raises(ValueError, match=r"merged_norms: expected one number a layer as layer_changes, \(2,\), got \(3,\)"):
         bounds.output_change([1.0, 2.0], [1.0, 2.0, 3.0])
-
-
-@given(st.integers(1, 400), st.floats(0.0, 1.0), st.sampled_from([0.9, 0.95, 0.999]))
-def test_accuracy_floor_is_scipys_exact_interval(n, share, level):
-    hits = round(share * n)
-    expected = binomtest(hits, n).proportion_ci(level, method="exact").low
-    assert float(bounds.accuracy_floor(hits / n, n, level=level)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
