@@ -281,18 +281,20 @@ def table(*claims: Claim) -> None:
 
 
 def number(value: float) -> str:
-    """Three significant digits; what is below 1e-9 is called rounding, since its digits differ between machines."""
+    """Three significant digits; what is below 1e-9 is 0, since another machine has other digits there, or none."""
     value = float(value)
-    return "0 (rounding)" if 0 < abs(value) < _ROUNDING else f"{value:.3g}"
+    return "0" if abs(value) < _ROUNDING else f"{value:.3g}"
 
 
 def _comparison(claim: Claim) -> str:
     lhs, rhs, tolerance = claim.worst
     if not claim.holds:
         return f"{number(lhs)} {claim.relation} {number(rhs)} fails"
-    if claim.relation == "==":
-        return f"both sides equal within {tolerance:.0e}"
-    if lhs > 0 and rhs > 0 and rhs + tolerance >= _ROUNDING and not (claim.relation == ">=" and lhs > 100 * rhs):
+    if claim.relation == "==":  # the largest tolerance: which member is the worst, rounding decides
+        return f"both sides equal within {claim.tolerance.max():.0e}" if claim.tolerance.any() else "both sides equal"
+    if max(abs(lhs), abs(rhs)) < _ROUNDING and not all((side % 1 == 0).all() for side in (claim.lhs, claim.rhs)):
+        return f"0 {claim.relation} 0, up to rounding"
+    if lhs >= _ROUNDING and rhs > 0 and not (claim.relation == ">=" and lhs > 100 * rhs):
         return f"{100 * lhs / (rhs + tolerance):.0f} % of the bound"
     return f"{number(lhs)} {claim.relation} {number(rhs)}"
 

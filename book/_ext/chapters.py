@@ -26,10 +26,10 @@ from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
-from nbval.plugin import IPyNbCell, coalesce_streams, nocolors
+
+from comparison import IGNORED
 
 STORY = "story"  # the figure that the index and the README show
 LIBRARIES = (
@@ -38,7 +38,6 @@ LIBRARIES = (
 CELL_TIMEOUT = 600  # seconds
 # One thread a kernel: chapters already run side by side, and sums in one order give the same digits everywhere.
 KERNEL_ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-IGNORED = "nbval-ignore-output"
 
 
 class ChapterError(Exception):
@@ -148,41 +147,6 @@ def stored_executions(paths: dict[str, Path], store: Path) -> dict[str, nbformat
     return found
 
 
-def differences(fresh: nbformat.NotebookNode, committed: nbformat.NotebookNode) -> list[str]:
-    """Where fresh outputs differ from the committed ones by the rules of nbval's strict mode; a line for each cell."""
-    found = []
-    for index, (new, old) in enumerate(zip(_code_cells(fresh), _code_cells(committed), strict=True), start=1):
-        noisy = [o for o in new.outputs if o.output_type == "stream" and o.name == "stderr"]
-        if noisy:
-            found.append(f"code cell {index} writes to stderr: {noisy[0].text.strip().splitlines()[-1]}")
-        if IGNORED in new.metadata.get("tags", []):
-            continue
-        comparison = _Comparison()
-        # What a cell prints arrives in as many pieces as the kernel's clock makes of it.
-        if not comparison.compare_outputs(*(coalesce_streams(list(cell.outputs)) for cell in (new, old))):
-            found.append(f"code cell {index} {' '.join(comparison.comparison_traceback)}")
-    return found
-
-
-class _Comparison:
-    """What nbval's comparison needs of a cell, without a pytest session around it."""
-
-    compare_outputs = IPyNbCell.compare_outputs
-    colors = nocolors
-    parent = SimpleNamespace(skip_compare=(
-        "metadata", "traceback", "prompt_number", "output_type", "name", "execution_count", "image/png", "image/jpeg",
-    ))  # fmt: skip
-
-    @staticmethod
-    def sanitize(text):
-        return text
-
-    def format_output_compare(self, mime, committed, fresh):
-        pairs = zip(f"{committed}".splitlines(), f"{fresh}".splitlines())
-        old, new = next(((a, b) for a, b in pairs if a != b), (committed, fresh))
-        self.comparison_traceback.append(f"{mime}: committed {_shorten(old)}, fresh {_shorten(new)}")
-
-
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook as it is committed: no outputs of figure cells, no images, no records; cells counted from 1, since
     nbval takes a cell without a count for one that was never run."""
@@ -236,11 +200,6 @@ def _stored(store: Path, name: str, chapter_key: str) -> Path:
 
 def _code_cells(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def _shorten(value, length: int = 160) -> str:
-    text = " ".join(str(value).split())
-    return repr(text if len(text) <= length else text[: length - 1] + "…")
 
 
 def _run(source: Path, stored: Path) -> tuple[float, str]:

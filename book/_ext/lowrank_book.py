@@ -26,6 +26,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import cards
 import chapters
+import comparison
 import ledger
 from reproduction import RECORD, Reproduce
 
@@ -64,7 +65,7 @@ def run_chapters(app: Sphinx) -> None:
         raise SystemExit(f"Chapter failed: claim labels must be unique in the book, got twice: {', '.join(twice)}")
     for name, execution in app.lowrank_executions.items():
         committed = nbformat.read(paths[name], as_version=4)
-        for line in chapters.differences(execution.notebook, committed):
+        for line in comparison.differences(execution.notebook, committed):
             logger.warning(f"stored outputs are stale, run `make chapters`: {line}", location=name)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import chapters
+import comparison
 import nbformat
 import pytest
 import yaml
@@ -102,23 +103,13 @@ def test_index_quotes_the_verdicts_of_this_build(site):
         assert link.get_text() == claim["verdict"] + (f", enclosed {enclosed['proved']} of {enclosed['of']}" if enclosed else "")
 
 
-@pytest.mark.parametrize("pieces, same", [(("one\n", "two\n"), True), (("one\n", "three\n"), False)])
-def test_what_is_printed_is_compared_whole_however_it_arrives(pieces, same):
-    def printing(*texts):
-        outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in texts]
-        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("pass", outputs=outputs)])
-
-    assert (chapters.differences(printing(*pieces), printing("one\ntwo\n")) == []) is same
-    assert (chapters.differences(printing("one\ntwo\n"), printing(*pieces)) == []) is same
-
-
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_stored_outputs_are_what_a_fresh_run_gives(chapter, site):
     # The site fixture has executed or confirmed every chapter; this reads those executions and runs nothing.
     (execution,) = chapters.execute_all(
         {chapter: BOOK / f"{chapter}.ipynb"}, TOP / "_build" / "executed", report=lambda line: None
     ).values()
-    assert chapters.differences(execution.notebook, read(chapter)) == []
+    assert comparison.differences(execution.notebook, read(chapter)) == []
 
 
 def test_an_unchanged_build_runs_no_chapter_and_reads_no_page(quick_top, tmp_path):
