@@ -13,7 +13,7 @@ from .certificates import (
     window_alignment,
     window_stationarity,
 )
-from .claims import ClaimError, check, deviation, table
+from .claims import ClaimError, at_least, at_most, check, deviation, table
 from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
 from .dual import dual_coefficients, gate_means
 from .first_order import first_order_departure

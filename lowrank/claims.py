@@ -286,6 +286,29 @@ def number(value: float) -> str:
     return "0" if abs(value) < _ROUNDING else f"{value:.3g}"
 
 
+def at_most(value: float) -> float:
+    """The least of 1, 2 and 5 times a power of ten that is not below `value`, between 1e-20 and 1e20.
+
+    For numbers in prose whose digits training decides: runs that never rest end elsewhere on another machine.
+    Raises ValueError for a value out of that range.
+    """
+    return float(_STEPS[np.searchsorted(_STEPS, _within_steps(value))])
+
+
+def at_least(value: float) -> float:
+    """The greatest of 1, 2 and 5 times a power of ten that is not above `value`; see `at_most`."""
+    return float(_STEPS[np.searchsorted(_STEPS, _within_steps(value), side="right") - 1])
+
+
+_STEPS = np.array([float(f"{first}e{power}") for power in range(-20, 20) for first in (1, 2, 5)] + [1e20])
+
+
+def _within_steps(value) -> float:
+    if not _STEPS[0] <= float(value) <= _STEPS[-1]:
+        raise ValueError(f"value: expected a number between {_STEPS[0]:g} and {_STEPS[-1]:g}, got {float(value):g}")
+    return float(value)
+
+
 def _comparison(claim: Claim) -> str:
     lhs, rhs, tolerance = claim.worst
     if not claim.holds:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowrank import ClaimError, check, deviation, table
+from lowrank import ClaimError, at_least, at_most, check, deviation, table
 from lowrank.claims import RECORD, Table
 from lowrank.enclosure import Enclosure
 
@@ -231,3 +231,23 @@ def test_only_an_enclosure_counts_as_proof(wrong):
 def test_claims_need_no_interval_arithmetic_without_enclosures():
     code = "import sys; sys.modules['flint'] = None; from lowrank.claims import check; check('a', 0.0, '<=', 1.0, theorem='t')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+
+
+@given(st.floats(1e-19, 1e19))
+def test_steps_that_enclose_a_number(value):
+    low, high = at_least(value), at_most(value)
+    assert low <= value <= high and (low == high or high / low <= 2.5 * (1 + 1e-12))
+    for step in (low, high):
+        assert f"{step:.0e}"[0] in "125" and float(f"{step:.0e}") == step
+
+
+@pytest.mark.parametrize("value, low, high", [(0.69, 0.5, 1), (0.5, 0.5, 0.5), (1.3, 1, 2), (0.011, 0.01, 0.02), (999, 500, 1000), (1e20, 1e20, 1e20)])
+def test_steps_as_one_would_say_them(value, low, high):
+    assert (at_least(value), at_most(value)) == (low, high)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), 2e20])
+@pytest.mark.parametrize("step", [at_least, at_most])
+def test_what_has_no_step_is_refused(step, value):
+    with pytest.raises(ValueError, match="value: expected a number between 1e-20 and 1e[+]20, got"):
+        step(value)

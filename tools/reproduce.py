@@ -1,11 +1,12 @@
-"""Builds the book twice from clean and compares the two: `make reproduce`, or
+"""Builds the book twice from clean and compares the two, then runs all chapters on imitated machines: `make reproduce`, or
 
     .venv/bin/python tools/reproduce.py                          # all; writes book/appendix/reproduce.json
     .venv/bin/python tools/reproduce.py --chapters NAME ...      # these chapters without pages; writes only with -o
     .venv/bin/python tools/reproduce.py --against OTHER.json     # our record against that of another machine
 
 Each build starts from a fresh copy of the tracked files in a temporary folder, so nothing that ran before is reused.
-Exit status: 0 identical, 1 not, or a build failed, 2 bad input.
+The two builds must agree to the last bit; an imitated machine (machines.py) must show the same texts, up to a unit in the
+last digit of measured numbers. Exit status: 0 they do, 1 not, or a build failed, 2 bad input.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ sys.path.insert(0, str(TOP / "book" / "_ext"))
 
 import cards  # noqa: E402
 import chapters  # noqa: E402
+import machines  # noqa: E402
 import reproduction  # noqa: E402
 
 PROGRESS = re.compile(r"^(chapters:|\[\d+/\d+\]|reading sources|writing output|build )")
@@ -73,22 +75,25 @@ def main(arguments: list[str] | None = None, *, top: Path = TOP) -> int:
         print(f"wrote {output}")
     found = [f"{name}, {line}" for name, chapter in record["chapters"].items() for line in chapter["differences"]]
     found += [f"page {page}: other words" for page in record["pages"]["differ"]]
-    print("\n".join(found) or f"identical: {len(record['chapters'])} chapters, {record['pages']['compared']} pages")
+    found += [
+        f"{name} on {machine}: {line}"
+        for name, chapter in record["chapters"].items()
+        for machine, there in chapter["machines"].items()
+        for line in there["differences"]
+    ]
+    said = f"identical: {len(record['chapters'])} chapters, {record['pages']['compared']} pages"
+    print("\n".join(found) or f"{said}; the same texts with instructions up to {', up to '.join(record['machines'])}")
     return 1 if found else 0
 
 
 def reproduce(top: Path, chosen: list[str] | None = None) -> dict:
-    """The record of two builds of the book in `top`, or of two runs of the chosen chapters."""
+    """The record of two builds of the book in `top`, or of two runs of the chosen chapters; and of imitated machines."""
     ran, pages, seconds = [], [], []
     for number in (1, 2):
-        with tempfile.TemporaryDirectory(prefix="lowrank-reproduce-") as folder:
-            copy = Path(folder) / "book-of-its-own"
-            _copy(top, copy)
-            started = time.perf_counter()
-            _build(copy, chosen, say=lambda line: print(f"build {number} of 2: {line}", flush=True))
-            seconds.append(time.perf_counter() - started)
-            ran.append({name: _executed(copy, name) for name in chosen or names(top)})
-            pages.append({} if chosen else _words(copy / "_build" / "html"))
+        executed, words, took = _run(top, chosen, f"build {number} of 2")
+        ran.append(executed), pages.append(words), seconds.append(took)
+    imitations = machines.imitations()
+    there = {name: _run(top, chosen or names(top), f"instructions up to {name}", settings)[0] for name, settings in imitations.items()}
     differ = [page for page in sorted(pages[0].keys() | pages[1].keys()) if pages[0].get(page) != pages[1].get(page)]
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -97,8 +102,30 @@ def reproduce(top: Path, chosen: list[str] | None = None) -> dict:
         "hardware": _hardware(),
         "versions": chapters.versions(),
         "pages": {"compared": len(pages[0]), "differ": differ},
-        "chapters": {name: _compared(ran[0][name], ran[1][name]) for name in ran[0]},
+        "machines": imitations,
+        "chapters": {
+            name: {
+                **_compared(ran[0][name], ran[1][name]),
+                "machines": {machine: reproduction.on_machine(executed[name][1], ran[0][name][1]) for machine, executed in there.items()},
+            }
+            for name in ran[0]
+        },
     }
+
+
+def _run(top: Path, chosen: list[str] | None, what: str, settings: dict | None = None) -> tuple[dict, dict, float]:
+    """Executions by chapter, words by page and seconds of one build from clean; no pages of chosen chapters."""
+    with tempfile.TemporaryDirectory(prefix="lowrank-reproduce-") as folder:
+        copy = Path(folder) / "book-of-its-own"
+        _copy(top, copy)
+        started = time.perf_counter()
+        try:
+            _build(copy, chosen, settings or {}, say=lambda line: print(f"{what}: {line}", flush=True))
+        except BuildError as error:
+            raise BuildError(f"{what}: {error}") from None
+        seconds = time.perf_counter() - started
+        executed = {name: _executed(copy, name) for name in chosen or names(top)}
+        return executed, {} if chosen else _words(copy / "_build" / "html"), seconds
 
 
 def against(ours: dict, theirs: dict) -> list[str]:
@@ -147,8 +174,8 @@ def _copy(top: Path, target: Path) -> None:
             shutil.copy2(top / name, target / name, follow_symlinks=False)
 
 
-def _build(top: Path, chosen: list[str] | None, *, say) -> None:
-    """The site in `top`, or only the chosen chapters, with the package of that copy."""
+def _build(top: Path, chosen: list[str] | None, settings: dict[str, str], *, say) -> None:
+    """The site in `top`, or only the chosen chapters, with the package of that copy; `settings` of the environment."""
     scripts = Path(sys.executable).parent
     command = [str(scripts / "jupyter-book"), "build", "-W", "-n", "--keep-going", "--toc", str(_toc(top)), str(top / "book")]
     if chosen:
@@ -156,7 +183,7 @@ def _build(top: Path, chosen: list[str] | None, *, say) -> None:
     paths = [str(top)] if (top / "lowrank").is_dir() else []
     if os.environ.get("PYTHONPATH"):
         paths.append(os.environ["PYTHONPATH"])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
     said = []
     with subprocess.Popen(command, cwd=top, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace") as process:
         for line in process.stdout:

@@ -2,6 +2,7 @@
 
     numbers(notebook)             the arrays: claims' records and figures' data, at full precision
     differences(first, second)    cell by cell, claim by claim, figure by figure, each with the largest difference
+    on_machine(there, here)       what another machine shows otherwise
     standing(recorded, run)       whether a record still speaks of what this build ran
 
 The record itself, `appendix/reproduce.json`, is written by `tools/reproduce.py`.
@@ -18,8 +19,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+
+import comparison
 
 RECORD = "appendix/reproduce.json"
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -109,6 +113,20 @@ def differences(first, second) -> list[Difference]:
     return found
 
 
+def on_machine(there, here) -> dict:
+    """A run elsewhere against one here: whether the arrays are the same; code cells that show another last digit; what
+    differs by more than that; figures whose words do."""
+    cells = [number for number, cell in enumerate(_code(here), start=1) if comparison.IGNORED not in cell.metadata.get("tags", [])]
+    differences, shown = comparison.differences(there, here), [texts(notebook) for notebook in (there, here)]
+    words = [{name: " ".join(BeautifulSoup(markup, "html.parser").get_text(" ").split()) for name, markup in drawings(notebook).items()} for notebook in (there, here)]
+    return {
+        "arrays": "the same" if digest(numbers(there)) == digest(numbers(here)) else "others",
+        "last digits": [] if differences else [number for number in cells if shown[0][number] != shown[1][number]],
+        "differences": differences,
+        "figures": [name for name in words[1] if comparison.settled(words[0][name], words[1][name]) != words[1][name]],
+    }
+
+
 def _of_text(where: str, old: str | None, new: str | None) -> list[Difference]:
     if old == new:
         return []
@@ -180,7 +198,9 @@ def standing(recorded: dict | None, execution) -> str:
 
 
 class Reproduce(SphinxDirective):
-    """The record of two builds as tables, and whether it speaks of this build."""
+    """The record of two builds as tables, and whether it speaks of this build; with `machines`, what imitated ones show."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.env.srcdir) / RECORD
@@ -189,7 +209,36 @@ class Reproduce(SphinxDirective):
             words = "No record is stored: nobody has yet compared two builds of this version. "
             return [nodes.paragraph("", "", nodes.strong("", words), nodes.literal("", "make reproduce"), nodes.Text(" writes one."))]
         record = json.loads(path.read_text(encoding="utf-8"))
-        return [nodes.raw("", _rendered(record, executions), format="html")]
+        markup = _machines(record) if self.arguments == ["machines"] else _rendered(record, executions)
+        return [nodes.raw("", markup, format="html")]
+
+
+def _machines(record: dict) -> str:
+    """A column for each imitated machine: what its chapters show otherwise."""
+    recorded = record["chapters"]
+    if not record.get("machines"):
+        return "<p>The stored record imitates no other machine: it was made by an older version.</p>"
+    there = [chapter["machines"][machine] for chapter in recorded.values() for machine in record["machines"]]
+    wrong = sum(bool(one["differences"]) for one in there)
+    verdict = f"{wrong} of {len(there)} runs show other texts." if wrong else f"All {len(there)} runs show the same texts, and no claim failed."
+    counts = f"{sum(one['arrays'] == 'others' for one in there)} of them computed other arrays; {sum(bool(one['last digits']) for one in there)} show another last digit somewhere."
+    rows = [(name, *(_otherwise(chapter["machines"][machine]) for machine in record["machines"])) for name, chapter in recorded.items()]
+    settings = [(machine, " ".join(f"{name}={value}" for name, value in environment.items())) for machine, environment in record["machines"].items()]
+    return "\n".join([
+        f"<p><strong>{verdict}</strong> {counts}</p>",
+        _table(("chapter", *(f"instructions up to {machine}" for machine in record["machines"])), rows),
+        "<p>How each is imitated:</p>",
+        _table(("instructions up to", "environment"), settings),
+    ])  # fmt: skip
+
+
+def _otherwise(there: dict) -> str:
+    """One run in words."""
+    if there["differences"]:
+        return "; ".join(there["differences"])
+    text = f"another last digit in code cell {', '.join(map(str, there['last digits']))}" if there["last digits"] else "the same texts"
+    figures = f"; other digits in the words of {', '.join(there['figures'])}" if there["figures"] else ""
+    return f"{text}; {'the same arrays' if there['arrays'] == 'the same' else 'other arrays'}{figures}"
 
 
 def _rendered(record: dict, executions: dict) -> str:

@@ -81,16 +81,20 @@ def test_two_builds_of_a_seeded_chapter_are_identical_and_the_page_says_so(tiny_
     assert reproduce.main([], top=top) == 0
     said = capfd.readouterr().out
     assert "build 1 of 2: [1/1] theorems/tiny: ran in" in said and "build 2 of 2" in said and "identical: 1 chapters" in said
+    assert "instructions up to SSE: [1/1] theorems/tiny: ran in" in said and "the same texts with instructions up to AVX2, up to SSE" in said
     record = json.loads((top / "book" / reproduction.RECORD).read_text())
     assert record["pages"]["differ"] == [] and record["pages"]["compared"] >= 4
     chapter = record["chapters"]["theorems/tiny"]
     assert chapter["outcome"] == "identical" and chapter["parameters"] == {"seed": 3} and chapter["seeds"] == {"seed": 3}
     assert chapter["compared"] == {"text outputs": 3, "claims": 1, "figures": 1, "numbers": chapter["compared"]["numbers"]}
+    assert chapter["machines"].keys() == record["machines"].keys() == {"AVX2", "SSE"}
+    assert all(there == {"arrays": "the same", "last digits": [], "differences": [], "figures": []} for there in chapter["machines"].values())
     assert chapter["compared"]["numbers"] > 16 and record["hardware"]["processor"] and len(chapter["seconds"]) == 2
 
     assert build(top).returncode == 0
     assert "The two builds are identical." in article(page) and "1 of 1 chapters gave the arrays" in article(page)
     assert record["hardware"]["processor"] in article(page)
+    assert "All 2 runs show the same texts, and no claim failed." in article(page) and "OPENBLAS_CORETYPE=Nehalem" in article(page)
     assert BeautifulSoup(page.read_text(), "html.parser").find("td", string="the same arrays")
 
     record["chapters"]["theorems/tiny"] |= {"outcome": "differs", "differences": ["code cell 2: 1 and <2>"], "arrays": "0"}
@@ -111,6 +115,36 @@ def test_an_unseeded_draw_is_caught_with_chapter_cell_and_size(tiny_top, tmp_pat
     for place in ("theorems/tiny, code cell 2: “0.", "theorems/tiny, code cell 3: ", "claim tiny-range, ", "data of figure tiny, ", "drawing of figure tiny: "):
         assert place in said, said
     assert "by up to" in said and not (top / "book" / reproduction.RECORD).exists()
+
+
+INSTRUCTIONS = "__import__('os').environ.get('ATEN_CPU_CAPABILITY')"  # what an imitated machine sees and this one does not
+
+
+@pytest.mark.parametrize("shown, status, found", [
+    (f"{INSTRUCTIONS} and 'older' or 'newer'", 1, {"differences": ["code cell 2 stdout: committed 'newer', fresh 'older'"]}),
+    (f"0.51 if {INSTRUCTIONS} else 0.52", 0, {"last digits": [2]}),
+])  # fmt: skip
+def test_an_imitated_machine_may_show_another_last_digit_and_nothing_else(shown, status, found, tiny_top, tmp_path, capfd):
+    top, output = tiny_top(shown=shown), tmp_path / "record.json"
+    assert reproduce.main(["--chapters", "theorems/tiny", "-o", str(output)], top=top) == status
+    record = json.loads(output.read_text())
+    for machine, there in record["chapters"]["theorems/tiny"]["machines"].items():
+        assert there == {"arrays": "the same", "last digits": [], "differences": [], "figures": [], **found}
+        assert (f"theorems/tiny on {machine}: code cell 2" in capfd.readouterr().out) is (machine == "AVX2" and status == 1)
+    words = reproduction._machines(record)
+    assert ("2 of 2 runs show other texts" in words) is bool(status) and ("another last digit in code cell 2" in words) is not status
+
+
+def test_a_machine_with_other_arrays_and_other_words_of_figures():
+    other = notebook(y=2.5)
+    other.cells[0].outputs[2].data["text/html"] = "<svg/><figcaption>up to 0.75</figcaption>"
+    here = notebook()
+    here.cells[0].outputs[2].data["text/html"] = "<svg/><figcaption>up to 0.51</figcaption>"
+    there = reproduction.on_machine(other, here)
+    assert there["arrays"] == "others" and there["figures"] == ["f"] and there["differences"]  # the figure's HTML, in a cell that is compared
+    for notebooks in (other, here):
+        notebooks.cells[0].metadata["tags"] = ["nbval-ignore-output"]
+    assert reproduction.on_machine(other, here) == {"arrays": "others", "last digits": [], "differences": [], "figures": ["f"]}
 
 
 def test_a_chapter_that_is_not_there_is_refused(capfd):
