@@ -141,7 +141,7 @@ def test_brute_force_reaches_the_optimum_and_never_passes_it(n, d, decay, seed):
     result = exact.two_layer_relu_program(task.x, task.y, decay)
     problem = objective(task.x.numpy(), task.y, decay, 24)
     ends = []
-    for _ in range(6):
+    for _ in range(3):
         start = initialise(problem.network, generator=generator)
         shapes = [tuple(w.shape) for w in start]
 
@@ -154,9 +154,11 @@ def test_brute_force_reaches_the_optimum_and_never_passes_it(n, d, decay, seed):
             gradients = [g + decay * w for g, w in zip(loss_gradients(problem, weights), weights)]
             return float(regularised_loss(problem, weights)), torch.cat([g.ravel() for g in gradients]).numpy()
 
-        z = torch.cat([w.ravel() for w in start]).numpy()
-        for _ in range(4):  # again where kinks end a line search
-            z = minimize(loss, z, jac=True, method="L-BFGS-B", options={"maxiter": 3000, "ftol": 1e-15, "gtol": 1e-12}).x
+        z, size = torch.cat([w.ravel() for w in start]).numpy(), 0.0
+        for _ in range(30):  # a kink ends a line search: begin again a little off it, less and less, and keep what is better
+            kicked = z + size * torch.randn(len(z), generator=generator, dtype=torch.float64).numpy()
+            found = minimize(loss, kicked, jac=True, method="L-BFGS-B", options={"maxiter": 3000, "ftol": 1e-15, "gtol": 1e-12}).x
+            z, size = (found, 1e-2) if not size or loss(found)[0] < loss(z)[0] else (z, size / 2)
         ends.append(loss(z)[0])
     assert min(ends) >= result.dual_value - 1e-12
     assert min(ends) - result.value <= 1e-5
