@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -5,6 +6,7 @@ import nbformat
 import pytest
 
 from lowrank import ParameterError, require
+from lowrank.__main__ import ONE_THREAD
 from lowrank.parameters import declared, parse
 
 CELL = """
@@ -63,8 +65,9 @@ def test_require_says_the_same_inside_a_chapter():
         require("members", True, int, minimum=1)
 
 
-def run(*words, cwd):
-    return subprocess.run([sys.executable, "-m", "lowrank", *words], capture_output=True, text=True, cwd=cwd)
+def run(*words, cwd, **environment):
+    variables = {name: value for name, value in os.environ.items() if name not in ONE_THREAD} | environment
+    return subprocess.run([sys.executable, "-m", "lowrank", *words], capture_output=True, text=True, cwd=cwd, env=variables)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +128,13 @@ def test_the_last_line_says_what_became_of_the_claims(claims, said, tmp_path):
     ran = run("run", "a.ipynb", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip().splitlines()[-1] == f"wrote out.ipynb: {said}"
+
+
+@pytest.mark.parametrize("environment, threads", [({}, "1 1 1"), ({"OMP_NUM_THREADS": "2"}, "2 1 1")])
+def test_a_chapter_runs_on_one_thread_unless_told_otherwise(environment, threads, tmp_path):
+    source = f"import os\nprint(*(os.environ[name] for name in {list(ONE_THREAD)}))"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel), tmp_path / "a.ipynb")
+    assert run("run", "a.ipynb", cwd=tmp_path, **environment).returncode == 0
+    (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
+    assert output.text.strip() == threads

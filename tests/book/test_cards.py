@@ -1,5 +1,6 @@
 """Under each figure a card; what it offers is there, can be read, and is what was drawn."""
 
+import dataclasses
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -13,6 +14,9 @@ import pandas
 import pytest
 from bs4 import BeautifulSoup
 from conftest import CHAPTERS, pages
+from docutils import nodes
+
+from lowrank.figures import GROUND
 
 COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 
@@ -46,6 +50,7 @@ def test_every_figure_has_one_closed_card_with_its_files(page, site):
         assert frame.panel.nunique() == len(figure.find(attrs={"role": "img"}).find_all("svg", recursive=False))
         light, dark = (file.read_text() for file in files[1:])
         assert len(ElementTree.fromstring(light)) and len(ElementTree.fromstring(dark))
+        assert GROUND["light"] in light and GROUND["dark"] in dark
         assert light != dark and COLOUR.sub("", light) == COLOUR.sub("", dark)
         assert "var(" not in light + dark
 
@@ -60,8 +65,8 @@ def test_the_card_leads_to_the_lines_that_draw(page, site):
         path, fragment = address.split("#")
         target = soup_of((site / f"{page}.html").parent.joinpath(path).resolve() if path else site / f"{page}.html").find(id=fragment)
         assert target.find_parent("details") is not None  # folded; browsers open it for a fragment inside
-        for number in target.find_all(class_="linenos"):
-            assert number.get_text().strip().isdigit()
+        numbers = [int(number.get_text()) for number in target.find_all(class_="linenos")]
+        assert numbers == list(range(1, len(numbers) + 1)) and numbers
         lines = [re.sub(r"^\s*\d+ ?", "", line) for line in target.find("pre").get_text().rstrip("\n").split("\n")]
         first, last = map(int, re.search(r"lines (\d+)–(\d+)", entry.get_text()).groups())
         drawing = "\n".join(lines[first - 1 : last])
@@ -102,13 +107,22 @@ def test_two_figures_of_one_name_are_refused():
 
 
 def test_a_card_says_parameters_seeds_and_seconds_of_the_run():
-    code = "generator = Generator().manual_seed(seed + 1)\nother = default_rng(what)\nfigures.show(ax, name='a')"
+    code = "generator = Generator().manual_seed(seed + 1)\nother = default_rng(what)\nlast = default_rng(seed<width)\nfigures.show(ax, name='a')"
     figure = cards.gather({"one": execution("one", "a", code=code)})["a"]
     card = BeautifulSoup(cards.with_card(figure, root="../", page="p.html"), "html.parser").find("details")
     assert fact(card, "Parameters").get_text() == "width = 3, seed = 5"
-    assert fact(card, "Seeds").get_text() == "seed + 1 = 6, what"
-    assert fact(card, "Code").get_text() == "code cell 2, lines 3–3 of one" and fact(card, "Code").a["href"] == "p.html#code-a"
+    assert fact(card, "Seeds").get_text() == "seed + 1 = 6, what, seed<width = 0"
+    assert fact(card, "Code").get_text() == "code cell 2, lines 4–4 of one" and fact(card, "Code").a["href"] == "p.html#code-a"
     assert fact(card, "Run").find(class_="seconds").get_text() == "1.2 s"
+
+
+def test_a_cell_with_two_figures_has_an_anchor_for_each_and_other_chapters_leave_it_alone():
+    one = execution("one", "a")
+    one.notebook.cells[1].outputs.append(execution("one", "b").notebook.cells[1].outputs[0])
+    block = nodes.literal_block("", "code")
+    cell = nodes.container("", block, nb_element="cell_code", cell_index=1)
+    cards.mark_code(cell, one, cards.gather({"one": one, "two": execution("two", "c")}))
+    assert block["ids"] == ["code-a", "code-b"] and block["linenos"] is True
 
 
 @pytest.mark.parametrize("source, lines", [
@@ -128,6 +142,10 @@ def test_files_are_written_once_and_none_is_left_over(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     cards.write_files(tmp_path, figures)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    newer = execution("one", "a", "b")
+    newer.notebook.cells[1].outputs[0].metadata["lowrank_figure"]["data"] = [{**DATA[0], "y": [0.3]}]
+    cards.write_files(tmp_path, cards.gather({"one": dataclasses.replace(newer, key="another")}))
+    assert (folder / "a.csv").read_text().endswith("line,0.1,0.3\n")
     (folder / "a.csv").unlink()
     cards.write_files(tmp_path, {"a": figures["a"]})
     assert {path.name for path in folder.iterdir()} == {"index.json", "a.csv", "a-light.svg", "a-dark.svg"}
