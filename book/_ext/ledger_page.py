@@ -48,7 +48,7 @@ def summary(document: dict, *, titles: dict[str, str], link: Link) -> str:
         *((f"{count[verdict]}", verdict) for verdict in VERDICTS),
         (_of(noticed, len(claims)), "have a control that fails, as it must"),
         (f"{sum(is_enclosed(claim) for claim in claims)}", "enclosed: interval proofs for all their networks"),
-        (_of(sum(s["label"] in checked for s in stated), len(stated)), "statements of the text checked by a claim"),
+        (_of(sum(s["label"] in checked for s in stated), len(stated)), "statements of the text named by a claim that checks them"),
         (_of(sum(s["proof"] for s in stated), len(stated)), "statements with a proof in the text"),
         (
             _of(sum(bool(row["stated_only"]) for row in document["abstract"]), len(document["abstract"])),
@@ -72,7 +72,7 @@ def unchecked(document: dict, *, titles: dict[str, str], link: Link) -> str:
         for s in document["statements"]
         if s["label"] not in checked
     ]
-    return f'<ul class="ledger-unchecked">{"".join(rows)}</ul>' if rows else "<p>Nothing.</p>"
+    return f'<ul class="ledger-unchecked">{"".join(rows)}</ul>' if rows else "<p>Every statement of the text, and every row of the table on the first page, is named by a claim.</p>"
 
 
 def table(document: dict, *, titles: dict[str, str], link: Link) -> str:
@@ -90,7 +90,7 @@ _COLUMNS = (
     ("Claim", "In words, with its label"),
     ("Chapter", "Where it is made"),
     ("Verdict", "Of this build"),
-    ("Would it notice?", "Members for which the control fails"),
+    ("Would it notice a fault?", "Members for which the control fails"),
     ("Bound ÷ measured", "Tightest comparison, and the median; 1 where the bound is attained"),
     ("Slack", "Least distance from failing over all comparisons, tolerance included"),
     ("Members", "Networks or cases, and comparisons"),

@@ -247,6 +247,9 @@ def _rendered(record: dict, executions: dict) -> str:
     total = {what: sum(chapter["compared"][what] for chapter in recorded.values()) for what in next(iter(recorded.values()))["compared"]}
     compared = ", ".join(f"{number:,} {what}" for what, number in total.items()) + f", {record['pages']['compared']} pages"
     verdict = f"The two builds differ in {', '.join(differ)}." if differ else "The two builds are identical."
+    older = sum(execution.key != recorded.get(name, {}).get("key") for name, execution in executions.items())
+    if older:
+        verdict += f" They are of an earlier version: {older} of {len(executions)} chapters, or what they use, have changed since."
     standings = {name: standing(recorded.get(name), execution) for name, execution in executions.items()}
     same = sum("the same arrays" in words for words in standings.values())
     gone = [name for name in recorded if name not in executions]

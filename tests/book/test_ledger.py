@@ -233,7 +233,7 @@ def test_premises_each_with_its_outcome_and_the_control_with_its_count(document)
     premises = words(document, "Premises, measured")
     assert premises["small"] == "at rest: met (0.001 <= 0.01)" and premises["equal"] == "none"
     assert premises["unmet"] == "rest: unmet (1 <= 0) resting: unmet (0 <= 1) at rest: met (0.001 <= 0.01)"
-    control = words(document, "Would it notice?")
+    control = words(document, "Would it notice a fault?")
     assert control["small"] == "yes, 2 of 2 fail broken" and control["unmet"] == "no, 1 of 2 fail half" and control["wrong"] == "no control"
 
 
@@ -255,7 +255,7 @@ def test_every_cell_has_a_key_and_keys_order_as_the_words_do(document):
         return sorted(cells, key=lambda label: float(cells[label][column]["data-sort"] or "inf"))
 
     assert order("Slack")[:3] == ["equal", "rounding", "small"]
-    assert order("Would it notice?")[:2] == ["wrong", "unmet"]  # what would not notice comes first
+    assert order("Would it notice a fault?")[:2] == ["wrong", "unmet"]  # what would not notice comes first
     assert order("Proof in the text") == ["small", "large", "wrong", "equal", "unmet", "rounding"]
     assert cells["large"]["Proof in the text"]["data-sort"] == "1"  # one of two is not all
     assert order("Verdict")[-1] == "wrong" and order("Interval proof")[0] == "equal"
@@ -276,7 +276,7 @@ def test_the_summary_counts(document):
         "contradicted": "1",
         "have a control that fails, as it must": "4 of 6",
         "enclosed: interval proofs for all their networks": "1",
-        "statements of the text checked by a claim": "2 of 2",
+        "statements of the text named by a claim that checks them": "2 of 2",
         "statements with a proof in the text": "1 of 2",
         "claims of the abstract stated only": "1 of 2",
     }
