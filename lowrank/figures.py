@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 
 from . import drawn
 
-INK, GRID, PALE = "#24292f", "#d4d9df", "#98a1ab"
+INK, GRID, PALE = "#24292f", "#d4d9df", "#828c97"
 SERIES = ("#0b3c6f", "#c1440e", "#3a9e8f", "#d9a21b")
 MARKERS = ("o", "s", "^", "D")
 _VARIABLES = {INK: "ink", GRID: "grid", PALE: "pale", **{c: f"series-{i}" for i, c in enumerate(SERIES)}}
 DARK = {
-    "ink": "#d7dde4", "grid": "#3a424c", "pale": "#76808b",
+    "ink": "#d7dde4", "grid": "#3a424c", "pale": "#8f99a5",
     "series-0": "#8ec5ff", "series-1": "#ff9b6b", "series-2": "#5fd0bd", "series-3": "#f4d06f",
 }  # fmt: skip
 
