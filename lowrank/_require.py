@@ -40,12 +40,12 @@ def number(name: str, value, *, above=-math.inf, minimum=-math.inf, maximum=math
     return float(value)
 
 
-def integer(name: str, value, *, minimum: int, maximum: int | float = math.inf) -> int:
+def integer(name: str, value, *, minimum: int, maximum: int | float = math.inf, even: bool = False) -> int:
     """`value` as an int with `minimum <= value <= maximum`."""
-    expected = "a whole number" + _range(-math.inf, minimum, maximum)
+    expected = f"{'an even' if even else 'a whole'} number" + _range(-math.inf, minimum, maximum)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected {expected}, got {value!r}")
-    if not minimum <= value <= maximum:
+    if not minimum <= value <= maximum or even and value % 2:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return int(value)
 

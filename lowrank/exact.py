@@ -261,11 +261,12 @@ def resting_gates(start_seen, read_out, y, weight_decay):
     return stays * expit(-margin)[..., None, :]
 
 
-def adversarial_coherence(samples, slope_ratio=1.0):
-    """ε* = c/√(1 + nc²), c = (4/3)(g_A/g_B)/n: mean field, a heuristic. Where the sum of two networks at rest on
-    n orthonormal inputs each gives up the label of x = √(1−nε²)x_i + εΣ_j s_j x′_j, signs chosen against it. Ours."""
-    n, ratio = np.asarray(samples, dtype=np.float64), np.asarray(slope_ratio, dtype=np.float64)
-    c = 4 * ratio / (3 * n)
+def adversarial_coherence(samples, slope_ratio=1.0, *, kept=0.25):
+    """ε = c/√(1 + nc²), c = (g_A/g_B)/((κ + ½)n): mean field, a heuristic. Where the sum of two networks at rest on
+    n inputs each gives up the label of x = √(1−nε²)x_i + εΣ_j s_j x′_j, signs chosen against it, if a share κ (`kept`) of
+    the neurons keeps each input: ¼ for exactly orthonormal inputs, up to ½ where closed gates reopen. Ours."""
+    n, ratio, kappa = (np.asarray(value, dtype=np.float64) for value in (samples, slope_ratio, kept))
+    c = ratio / ((kappa + 0.5) * n)
     return c / np.sqrt(1 + n * c**2)
 
 

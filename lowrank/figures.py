@@ -153,11 +153,11 @@ def phase_map(ax: Axes, x, y, values, *, label: str) -> Axes:
 
 def boundary(ax: Axes, x, y, *, label: str, series: int = 0) -> Axes:
     """A curve over a map: black with a white rim, so that it stands out from dark and light cells in both modes; the
-    first `series` is what was measured, a full line, the others are bounds or predictions in dashes of their own."""
+    first `series` is what was measured, marks, the others are bounds or predictions in dashes of their own."""
     from matplotlib.patheffects import withStroke
 
-    dashes = ("-", (0, (5, 3)), (0, (1.2, 1.2)), (0, (7, 2, 1.5, 2)))[series]
-    ax.plot(x, y, color="#000000", linestyle=dashes, linewidth=1.7, label=label,
+    dashes = ("none", (0, (5, 3)), (0, (1.2, 1.2)), (0, (7, 2, 1.5, 2)))[series]
+    ax.plot(x, y, color="#000000", linestyle=dashes, linewidth=1.7, marker="" if series else "o", label=label,
             path_effects=[withStroke(linewidth=3.6, foreground="#ffffff")])  # fmt: skip
     return ax
 

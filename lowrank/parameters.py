@@ -26,7 +26,7 @@ _PARSERS = {"float": float, "int": int, "str": str}
 def require(name: str, value, kind: type, **limits) -> None:
     """Refuse a `value` that is not of `kind` or not within `limits`.
 
-    Limits are those of the kind: above, minimum, maximum for float (λ, step sizes); minimum, maximum for int; options
+    Limits are those of the kind: above, minimum, maximum for float (λ, step sizes); minimum, maximum, even for int; options
     for str. Raises ParameterError: name, expected, got.
     """
     try:

@@ -121,7 +121,7 @@ def test_a_map_by_place_on_both_scales_without_its_colour_bar(ax):
     figures.phase_map(ax, x, y, values, label="accuracy")
     figures.boundary(ax, x, np.full(5, 0.2), label="measured")
     found = read(figures.legend(figures.boundary(ax, x, np.full(5, 0.1), label="predicted", series=1)))
-    assert found.groupby("label").kind.first().to_dict() == {"accuracy": "map", "measured": "line", "predicted": "dashed line"}
+    assert found.groupby("label").kind.first().to_dict() == {"accuracy": "map", "measured": "marks", "predicted": "dashed line"}
     cells = found[found.kind == "map"]
     assert set(cells.label) == {"accuracy"} and len(found) == values.size + 10
     np.testing.assert_array_equal(cells.pivot(index="row", columns="column", values="value"), values)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
+from scipy.special import ndtri
 
 from lowrank import Network, Objective, Task, exact, forward, gate_means, gradient_descent, initialise, random_rotation
 
@@ -46,16 +47,16 @@ def test_resting_gates_of_an_input_that_no_neuron_keeps():
         exact.resting_gates([[1.0]], [1.0], [1.0], 0.0)
 
 
-@pytest.mark.parametrize("n, decay", [(10, 0.02), (40, 0.005)])
-def test_wide_networks_give_up_labels_at_the_adversarial_coherence(n, decay):
+@pytest.mark.parametrize("n, decay, kept", [(10, 0.02, 0.25), (40, 0.005, 0.25), (10, 0.02, 0.4)])
+def test_wide_networks_give_up_labels_at_the_adversarial_coherence(n, decay, kept):
     # In a wide network all sums over neurons are near their means, and the mean field is exact.
-    width, rng = 20_000, np.random.default_rng(0)
+    width, rng, open_from = 20_000, np.random.default_rng(0), ndtri(1 - 2 * kept)  # so that a share 2κ of all gates is open
     u = np.where(np.arange(width) % 2, -1.0, 1.0) / width**0.5
     y = np.where(np.arange(n) % 2, -1.0, 1.0)
     network = Network((2 * n, width, 1))
     x = np.eye(2 * n)
     w = sum(
-        exact.first_layer(np.zeros((width, 2 * n)), u[:, None] * exact.resting_gates(rng.standard_normal((width, n)), u, y, decay), own, y, 0.0, decay)
+        exact.first_layer(np.zeros((width, 2 * n)), u[:, None] * exact.resting_gates(rng.standard_normal((width, n)) - open_from, u, y, decay), own, y, 0.0, decay)
         for own in (x[:n], x[n:])
     )
 
@@ -64,7 +65,7 @@ def test_wide_networks_give_up_labels_at_the_adversarial_coherence(n, decay):
         return y[0] * float(forward(network, (torch.tensor(w), torch.tensor(u)[None]), torch.tensor(point)[None])[0, 0])
 
     found = brentq(margin, 1e-6, 0.9 / n**0.5)
-    assert float(exact.adversarial_coherence(n)) == pytest.approx(found, rel=0.05)  # sums over neurons: 1/√5000 for a quarter
+    assert float(exact.adversarial_coherence(n, kept=kept)) == pytest.approx(found, rel=0.05)  # sums over neurons: 1/√5000 for a quarter
 
 
 def test_adversarial_coherence_with_unequal_slopes():

@@ -63,6 +63,9 @@ def test_require_says_the_same_inside_a_chapter():
     require("members", 3, int, minimum=1)
     with pytest.raises(ParameterError, match="members: expected a whole number >= 1, got True"):
         require("members", True, int, minimum=1)
+    require("width", 4, int, minimum=2, even=True)
+    with pytest.raises(ParameterError, match="width: expected an even number >= 2, got 5"):
+        require("width", 5, int, minimum=2, even=True)
 
 
 def run(*words, cwd, **environment):
