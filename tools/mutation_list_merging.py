@@ -51,7 +51,7 @@ MERGING = (
     _merging("average-for-sum", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.mean(0)",
              "a part of each network is not the sum", (D, DR), "digits-average-outputs merge-relu-transfer merge-relu-slope"),
     _merging("task-dropped", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas[1:].sum(0)",
-             "one of the networks is not in the sum", (D, MANY, DR), "merge-relu-transfer merge-relu-accuracy digits-sum-bound digits-sum-training digits-sum-test digits-sum-joint digits-classes-decay digits-average-accuracy many-flip"),
+             "one of the networks is not in the sum", (D, MANY, DR), "merge-relu-transfer merge-relu-accuracy digits-sum-bound digits-sum-training digits-sum-test digits-sum-joint digits-classes-decay digits-average-accuracy many-matching many-average"),
     _merging("base-added-twice", "merged[key] = origin[key] + delta", "merged[key] = origin[key] + 2 * delta",
              "the sum is twice too large", D, "digits-sum-bound digits-task-vectors"),
     _merging("task-arithmetic-mean", "lambda deltas: scale * deltas.sum(0)", "lambda deltas: scale * deltas.mean(0)",
@@ -104,7 +104,7 @@ MERGING = (
               "neurons that have nothing in common are put together", MANY, "many-matching many-matching-bound"),
     _matching("rescaled-the-wrong-way", "torch.where(readout > 0, (negative / positive).sqrt(), (positive / negative).sqrt())",
               "torch.where(readout > 0, (positive / negative).sqrt(), (negative / positive).sqrt())",
-              "the read-out sums to more, not to 0", MANY, "many-rescaling"),
+              "the read-out sums to more, not to 0", MANY, "many-flip many-rescaling"),
     _merging("average-of-one-more", "return deltas.mean(0)", "return deltas.sum(0) / (len(deltas) + 1)",
              "an average divides by the number of networks", MANY, "many-average"),
     # ---- lanes ----
