@@ -125,11 +125,16 @@ def split_objective(objective: Objective, members: tuple[int, ...]) -> list[Obje
     ]
 
 
-def data_loss(objective: Objective, weights: Weights) -> Tensor:
-    """L = (1/n) Σ_i ℓ(f(x_i), y_i), (*E,)."""
+def sample_losses(objective: Objective, weights: Weights) -> Tensor:
+    """ℓ(f(x_i), y_i), (*E, n)."""
     check_members(objective, weights)
     f = forward(objective.network, weights, objective.task.x)
-    return LOSSES[objective.loss].value(f, objective.targets).mean(-1)
+    return LOSSES[objective.loss].value(f, objective.targets)
+
+
+def data_loss(objective: Objective, weights: Weights) -> Tensor:
+    """L = (1/n) Σ_i ℓ(f(x_i), y_i), (*E,)."""
+    return sample_losses(objective, weights).mean(-1)
 
 
 def regularised_loss(objective: Objective, weights: Weights) -> Tensor:

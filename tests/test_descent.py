@@ -13,6 +13,7 @@ from lowrank import (
     initialise,
     loss_gradients,
     norm_gaps,
+    regularised_loss,
     teacher,
     trained,
 )
@@ -194,6 +195,22 @@ def test_a_large_start_under_a_frozen_read_out_that_forgets_has_not_collapsed(ge
     run = gradient_descent(objective, weights, step_size=4.0, steps=100, frozen=(2,))
     assert (data_loss(objective, run.weights) < 0.6).all()  # log 2 = 0.69 at zero
     assert set(run.status) <= {"max_steps", "converged"}
+
+
+def test_a_large_start_that_passes_the_loss_of_zero_on_its_way_down_has_not_collapsed(generator):
+    objective = Objective(Network((20, 40, 1)), teacher(60, 20, generator=generator), weight_decay=0.02)
+    hidden = 20 * torch.randn(2, 40, 20, generator=generator, dtype=torch.float64) / 20**0.5
+    start = (hidden, initialise(objective.network, members=2, generator=generator)[1])
+    run = gradient_descent(objective, start, step_size=0.1, steps=2000, save_every=1, frozen=(2,))
+    height = regularised_loss(objective, run.saved) - regularised_loss(objective, (0 * start[0], start[1]))
+    small = height.abs() < 1e-3 * np.log(2)
+    for member in range(2):
+        near = small[:, member].nonzero()[:, 0]
+        for steps in (int(near[0]), int(near[-1])):  # a little above the loss of zero, and a little below
+            passing = gradient_descent(objective, tuple(w[member] for w in start), step_size=0.1, steps=steps, frozen=(2,))
+            assert passing.weights[0].square().sum() < 1e-2 * hidden[member].square().sum()
+            assert str(passing.status) == "max_steps"
+        assert height[near[0], member] > 0 > height[near[-1], member] > height[-1, member]
 
 
 @pytest.mark.parametrize("name, decay, rate", [("weight_decay", (3,), ()), ("step_size", (), (3,)), ("weight_decay", (2, 4), ())])

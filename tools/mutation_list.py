@@ -156,7 +156,7 @@ MUTATIONS = (
              "the flow forgets at the rate λ", (F, DR), "flow-gap-law flow-neurons flow-imbalance flow-forgetting flow-same-limit merge-relu-flow-order merge-relu-gates merge-relu-lane-form"),
     _descent("collapse-never-said", "(squares[1] <= 1e-2 * squares[0]) & shrinking", "(squares[1] <= 1e-2 * squares[0]) & ~shrinking",
              "networks that go to zero are not called collapsed", B, "bias-collapse-above bias-largest-decay bias-deep-collapse"),
-    _descent("collapse-always-said", "collapsed = ((after - zero).abs() <= 1e-3 *", "collapsed = (squares[0] >= 0) | ((after - zero).abs() <= 1e-3 *",
+    _descent("collapse-always-said", "collapsed = nothing_said &", "collapsed = (squares[0] >= 0) | nothing_said &",
              "networks that live are called collapsed", (B, L), "bias-largest-decay bias-collapse-above"),
     _descent("converged-in-one-layer", "<= tolerance * (norms + gradients))", "<= 1e9 * tolerance * (norms + gradients))",
              "networks that still move are called converged", (L, A, N)),
