@@ -172,8 +172,9 @@ def _edges(name: str, centres, scale: str) -> np.ndarray:
     return np.exp(edges) if scale == "log" else edges
 
 
-def bars(ax: Axes, groups: Sequence[str], values: dict[str, np.ndarray]) -> Axes:
-    """Groups of bars: for each label the members' median, (groups, members), with their range as a line."""
+def bars(ax: Axes, groups: Sequence[str], values: dict[str, np.ndarray], *, control: Sequence[str] = ()) -> Axes:
+    """Groups of bars: for each label the members' median, (groups, members), with their range as a line; those of the
+    labels in `control` are pale, every second one hatched."""
     width = 0.8 / len(values)
     at = np.arange(len(groups))
     for index, (label, value) in enumerate(values.items()):
@@ -181,7 +182,9 @@ def bars(ax: Axes, groups: Sequence[str], values: dict[str, np.ndarray]) -> Axes
         middle = np.median(value, 1)
         centre = at + (index - (len(values) - 1) / 2) * width
         error = np.abs(np.stack([middle - value.min(1), value.max(1) - middle]))
-        ax.bar(centre, middle, width * 0.92, color=SERIES[index], label=label, yerr=error, ecolor=INK, capsize=2)
+        colour, hatch = (PALE, ("", "////")[control.index(label) % 2]) if label in control else (SERIES[index], "")
+        ax.bar(centre, middle, width * 0.92, color=colour, hatch=hatch, edgecolor=INK, linewidth=0, label=label, yerr=error,
+               ecolor=INK, capsize=2)  # fmt: skip
     ax.set_xticks(at, groups)
     ax.grid(False, axis="x")
     return ax

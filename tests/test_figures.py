@@ -1,6 +1,7 @@
 import re
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -129,3 +130,12 @@ def test_a_map_puts_its_cells_where_they_belong():
     figures.phase_map(ax, [1.0, 10.0, 100.0], [0.0, 1.0], np.zeros((2, 3)), label="accuracy")
     np.testing.assert_allclose(ax.get_xlim(), [10**-0.5, 10**2.5], rtol=1e-12)
     np.testing.assert_allclose(ax.get_ylim(), [-0.5, 1.5], rtol=1e-12)
+
+
+def test_bars_of_a_control_are_pale_and_told_apart():
+    (ax,) = figures.panels(1)
+    figures.bars(ax, ["a"], {name: np.ones((1, 2)) for name in ("own", "own, control", "sum, control")}, control=("own, control", "sum, control"))
+    own, first, second = (container.patches[0] for container in ax.containers if hasattr(container, "patches"))
+    pale = matplotlib.colors.to_rgba(figures.PALE)
+    assert own.get_facecolor() != pale == first.get_facecolor() == second.get_facecolor()
+    assert (own.get_hatch(), first.get_hatch()) == ("", "") and second.get_hatch()

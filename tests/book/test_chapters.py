@@ -2,13 +2,14 @@
 
 import ast
 import re
+import shlex
 
 import pytest
-from conftest import CHAPTERS, OTHER_PARAMETERS, read
+from conftest import BOOK, CHAPTERS, OTHER_PARAMETERS, pages, read
 from papermill.inspection import _infer_parameters  # what `papermill --help-notebook` prints
 from papermill.iorw import load_notebook_node
 
-from lowrank.parameters import declared
+from lowrank.parameters import declared, parse
 
 SECTIONS = ("Parameters", "Statement", "Smallest example", "Proof", "Premises", "Check", "Turn the knobs",
             "Where it is loose or fails", "Exercises", "Provenance")  # fmt: skip
@@ -87,6 +88,17 @@ def test_stored_outputs_are_text_without_noise(chapter):
             assert output.output_type != "error" and output.get("name") != "stderr"
             assert not any(mime.startswith("image/") for mime in output.get("data", {}))
             assert set(output.get("metadata", {})) <= {"scrapbook"}
+
+
+@pytest.mark.parametrize("page", ["../README", *pages()])
+def test_commands_that_a_page_prints_name_parameters_and_allowed_values(page):
+    words = text(page) if page in CHAPTERS else (BOOK / f"{page}.md").read_text()
+    commands = re.findall(r"^(?:\S*/)?python -m lowrank run (.+)$", words, flags=re.MULTILINE)
+    assert commands or page not in CHAPTERS
+    for command in commands:
+        chapter, *given = shlex.split(command, comments=True)
+        assert given[::3] == ["-p"] * (len(given) // 3) and len(given) % 3 == 0, command
+        parse(read(chapter), dict(zip(given[1::3], given[2::3])))  # refuses what `python -m lowrank run` refuses
 
 
 def test_every_chapter_has_another_parameter_set():
