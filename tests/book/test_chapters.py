@@ -93,7 +93,7 @@ def test_stored_outputs_are_text_without_noise(chapter):
 @pytest.mark.parametrize("page", ["../README", *pages()])
 def test_commands_that_a_page_prints_name_parameters_and_allowed_values(page):
     words = text(page) if page in CHAPTERS else (BOOK / f"{page}.md").read_text()
-    commands = re.findall(r"^(?:\S*/)?python -m lowrank run (.+)$", words, flags=re.MULTILINE)
+    commands = re.findall(r"^(?:\S*/)?python -m lowrank run (.+)$", words.replace("\\\n", " "), flags=re.MULTILINE)
     assert commands or page not in CHAPTERS
     for command in commands:
         chapter, *given = shlex.split(command, comments=True)
