@@ -288,7 +288,7 @@ def test_what_is_not_checked_is_said_with_its_reason(document):
         claim["theorems"] = ["lem-step"] if claim["label"] == "wrong" else []
     assert "A law (One): stated only, no claim names it." in page_of(document, ledger_page.unchecked).get_text()
     document["abstract"], document["statements"] = [], []
-    assert page_of(document, ledger_page.unchecked).get_text() == "Nothing."
+    assert page_of(document, ledger_page.unchecked).get_text() == "Every statement of the text, and every row of the table on the first page, is named by a claim."
 
 
 def test_the_strip_of_a_chapter():
