@@ -100,3 +100,39 @@ def test_results_are_kept_for_the_same_code_only(tmp_path):
     assert kept.get("one", "chapter", "key")["status"] == "passed"
     assert kept.get("one", "chapter", "other key") is None and kept.get("two", "chapter", "key") is None
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
+
+
+def mutation(name):
+    return tool.Mutation(name, "lowrank/bounds.py", "<", ">", "it is a bound", ("theorems/alignment",), ("one",))
+
+
+def test_the_record_says_what_noticed_each_first():
+    found = {
+        "by-claim": {"a": ("passed", "", []), "b": ("claim", "one, two", ["one", "two"]), "c": ("claim", "three", ["three"])},
+        "by-exception": {"a": ("printed", "cells 3", []), "b": ("exception", "ValueError: norm", [])},
+        "printed": {"a": ("passed", "", []), "b": ("printed", "cells 3, 4", [])},
+        "by-test": {"a": ("passed", "", [])},
+        "survivor": {"a": ("passed", "", [])},
+    }
+    tested = {"by-test": "FAILED tests/test_bounds.py::test_it - assert 1 == 2", "printed": "", "survivor": ""}
+    rows = {row["name"]: row for row in tool.record([mutation(name) for name in found], found, tested)["mutations"]}
+    assert [rows["by-claim"][what] for what in ("noticed", "chapter", "claims", "words")] == ["claim", "b", ["one", "two"], ""]
+    assert [rows["by-exception"][what] for what in ("noticed", "chapter", "words")] == ["exception", "b", "ValueError: norm"]
+    assert [rows["printed"][what] for what in ("noticed", "chapter", "words")] == ["printed", "b", "cells 3, 4"]
+    assert [rows["by-test"][what] for what in ("noticed", "chapter", "words")] == ["test", "", "tests/test_bounds.py::test_it"]
+    assert rows["survivor"]["noticed"] == "nothing"
+    assert (rows["survivor"]["old"], rows["survivor"]["new"], rows["survivor"]["why"]) == ("<", ">", "it is a bound")
+
+
+@pytest.mark.parametrize("partial", [["--only", "gap-no-drive"], ["--chapters", "merging/digits"], ["--seconds", "9"], []])
+def test_a_part_is_no_record(partial, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mutations.py", "--record", *(["--tests"] if partial else []), *partial])
+    with pytest.raises(SystemExit) as stopped:
+        tool.main()
+    assert stopped.value.code == 2 and "--record: expected all of them to the end" in capsys.readouterr().err
+
+
+def test_the_stored_record_has_all_mutations_and_no_survivor():
+    stored = json.loads(tool.RECORD.read_text(encoding="utf-8"))["mutations"]
+    assert [(row["name"], row["old"], row["new"]) for row in stored] == [(m.name, m.old, m.new) for m in MUTATIONS]
+    assert {row["name"] for row in stored if row["noticed"] == "nothing"} == set()

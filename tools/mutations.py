@@ -1,6 +1,6 @@
 """Breaks the package on purpose, one small change at a time, and says which claim of the book notices.
 
-    python tools/mutations.py [--only NAME ...] [--jobs N] [--chapters NAME ...] [--json FILE] [--seconds S] [--thorough] [--tests]
+    python tools/mutations.py [--only NAME ...] [--jobs N] [--chapters NAME ...] [--json FILE] [--seconds S] [--thorough] [--tests] [--record]
 
 Each mutation of `mutation_list.py` is made in a temporary copy; chapters are executed in it until one fails: first those
 that should notice, then the others. A mutation is `killed` by a claim that fails (or whose control does not), by an exception,
@@ -8,7 +8,8 @@ by a chapter that no longer ends, or by a claim whose premises are no longer met
 it is `seen`: the build compares that with the committed outputs and fails, but no claim does. Otherwise it `survived`.
 `--thorough` does not stop at the first kill but runs all chapters named with a mutation, to learn which claims it breaks.
 `--tests` then runs the tests of the module for those that no chapter kills. `--seconds` begins no new run after that time; what
-is left is `unfinished`, and the next call goes on from there.
+is left is `unfinished`, and the next call goes on from there. `--record` writes what became of all of them to
+`book/appendix/mutations.json`, which the book shows.
 
 The unmutated package must pass first. A line a run; results are kept in the JSON file, and pairs whose code has not changed
 are not run again. Needs what `lowrank` needs, not Jupyter; chapters for which a package is missing here are left out.
@@ -20,6 +21,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,10 +31,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mutation import Mutation
-from mutation_list import MUTATIONS
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+
+import mutation_record  # noqa: E402
+from mutation import Mutation  # noqa: E402
+from mutation_list import MUTATIONS  # noqa: E402
+
+RECORD = ROOT / "book" / "appendix" / "mutations.json"
 RUNNER = Path(__file__).resolve().parent / "mutation_runner.py"
 BASELINE = "(unmutated)"
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -247,6 +253,26 @@ def run_tests(campaign: Campaign, mutation: Mutation, sound: dict) -> str:
     return ""
 
 
+def record(mutations, found: dict, tested: dict) -> dict:
+    """What noticed each mutation first, and of which modules this speaks."""
+    rows = []
+    for m in mutations:
+        by_kind = {kind: (chapter, words, claims) for chapter, (kind, words, claims) in reversed(found[m.name].items())}
+        noticed = next((kind for kind in (*KILLS, "printed") if kind in by_kind), "nothing")
+        chapter, words, claims = by_kind.get(noticed, ("", "", []))
+        test = re.sub(r"^(FAILED|ERROR) | - .*$", "", tested.get(m.name, ""))
+        if noticed == "nothing" and test:
+            noticed, words = "test", test
+        elif noticed == "printed" and test:
+            words += f"; and {test} fails"
+        rows.append({
+            "name": m.name, "file": m.file, "old": m.old, "new": m.new, "why": m.why,
+            "noticed": noticed, "chapter": chapter, "claims": claims, "words": "" if claims else words,
+        })  # fmt: skip
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {"date": time.strftime("%Y-%m-%d"), "commit": commit or "unknown", "modules": mutation_record.hashes(ROOT / "lowrank"), "mutations": rows}
+
+
 def summary(mutations, found: dict, tested: dict, chapters: int) -> int:
     """Prints how many of each kind there are, survivors by name, and claims that nothing brought down; 1 if not all are killed."""
     fate = {}
@@ -277,7 +303,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no new run after that long")
     parser.add_argument("--thorough", action="store_true", help="all chapters named with a mutation, even after a kill")
     parser.add_argument("--tests", action="store_true", help="the module's tests for those that no chapter kills")
+    parser.add_argument("--record", action="store_true", help="write the record that the book shows; of all mutations and chapters")
     given = parser.parse_args()
+    if given.record and (given.only or given.chapters or given.seconds < float("inf") or not given.tests):
+        parser.error("--record: expected all of them to the end, with --tests and without --only, --chapters and --seconds")
     for word, chosen, all_of in (("--only", given.only, [m.name for m in MUTATIONS]), ("--chapters", given.chapters, list(chapters()))):
         unknown = sorted(set(chosen or ()) - set(all_of))
         if unknown:
@@ -297,7 +326,10 @@ def main() -> int:
                 for m, failed in zip(alive, pool.map(lambda m: run_tests(campaign, m, sound), alive)):
                     tested[m.name] = failed
                     print(f"tests of {m.file} with {m.name}: {failed or 'pass'}", flush=True)
-        return summary(mutations, found, tested, len(campaign.paths))
+        code = summary(mutations, found, tested, len(campaign.paths))
+        if given.record:
+            RECORD.write_text(json.dumps(record(mutations, found, tested), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        return code
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     builder-inited     chapters have run: their claims, the statements of the text and the abstract's rows become one
                        document, which must fit book/_static/claims.schema.json
-    while reading      {ledger} summary|unchecked|table, {abstract-table}, {status-strip}, {verdict}
+    while reading      {ledger} summary|unchecked|table, {mutations}, {abstract-table}, {status-strip}, {verdict}
     build-finished     claims.json, claims.csv and the schema appear beside the pages
 """
 
@@ -24,6 +24,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 import chapters
 import ledger_page
+import mutation_record
 from statements import statements, text_cells
 
 SCHEMA = Path(__file__).parent.parent / "_static" / "claims.schema.json"
@@ -195,6 +196,21 @@ class Ledger(SphinxDirective):
         return [nodes.raw("", markup, format="html")]
 
 
+class Mutations(SphinxDirective):
+    """The record of wrong versions of the package and what noticed them; a sentence where there is none."""
+
+    def run(self) -> list[nodes.Node]:
+        app, path = self.env.app, Path(self.env.srcdir) / mutation_record.RECORD
+        if not path.is_file():
+            words = "No record is stored: nobody has yet broken this version on purpose."
+            return [nodes.paragraph("", "", nodes.strong("", words))]
+        markup = mutation_record.rendered(
+            json.loads(path.read_text(encoding="utf-8")), path.parents[2] / "lowrank", titles=app.lowrank_titles, link=_linker(self.env),
+            chapter_of={claim["label"]: claim["chapter"] for claim in app.lowrank_ledger["claims"]},
+        )  # fmt: skip
+        return [nodes.raw("", markup, format="html")]
+
+
 class AbstractTable(SphinxDirective):
     """The abstract's claims beside the verdicts of this build, from abstract.yml."""
 
@@ -257,6 +273,7 @@ def _linker(env):
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", prepare, priority=600)  # after run_chapters
     app.add_directive("ledger", Ledger)
+    app.add_directive("mutations", Mutations)
     app.add_directive("abstract-table", AbstractTable)
     app.add_directive("status-strip", StatusStrip)
     app.add_role("verdict", Verdict())

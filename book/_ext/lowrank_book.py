@@ -28,7 +28,8 @@ import cards
 import chapters
 import comparison
 import ledger
-from reproduction import RECORD, Reproduce
+import mutation_record
+import reproduction
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ def run_chapters(app: Sphinx) -> None:
 
 
 def find_outdated(app: Sphinx, env, added, changed, removed) -> list[str]:
-    """Pages to read again: all of them once a chapter ran anew, or the ledger, an extension or the record changed."""
+    """Pages to read again: all of them once a chapter ran anew, or the ledger, an extension or a record changed."""
     keys = {name: execution.key for name, execution in app.lowrank_executions.items()}
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(app.srcdir) / RECORD]
+    records = [Path(app.srcdir) / name for name in (reproduction.RECORD, mutation_record.RECORD)]
+    files = [*sorted(Path(__file__).parent.glob("*.py")), *records]
     quoted = [str(keys), ledger.quoted(app), *(path.read_text(encoding="utf-8") for path in files if path.is_file())]
     state, before = hashlib.sha256("".join(quoted).encode()).hexdigest(), getattr(env, "lowrank_state", None)
     env.lowrank_state = state
@@ -178,7 +180,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("build-finished", finish)
     app.add_directive("provenance", Provenance)
     app.add_directive("chapter-figure", ChapterFigure)
-    app.add_directive("reproduce", Reproduce)
+    app.add_directive("reproduce", reproduction.Reproduce)
     ledger.setup(app)
     app.setup_extension("theorem_graph")
     app.setup_extension("lint")
