@@ -129,7 +129,8 @@ def output_change(layer_changes, merged_norms):
         raise ValueError(f"merged_norms: expected one number a layer as layer_changes, {changes.shape}, got {norms.shape}")
     bound = np.zeros(np.broadcast_shapes(changes.shape, norms.shape)[:-1])
     for k in range(changes.shape[-1]):
-        bound = (norms[..., k] * bound + changes[..., k]) * (1 + 2 * EPS)  # two roundings, and that of this factor
+        bound = norms[..., k] * bound + changes[..., k]
+        bound = bound * (1 + 2 * EPS)  # two roundings before, one here
     return bound
 
 

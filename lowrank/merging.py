@@ -23,7 +23,7 @@ Rule = Callable[[Tensor], Tensor]
 
 
 def sum_weights(deltas: Tensor) -> Tensor:
-    """Σ_t W_t, (*E, m, n) from (T, *E, m, n); infinite where the sum overflows."""
+    """Σ_t W_t, (*E, m, n) from (T, *E, m, n)."""
     return deltas.sum(0)
 
 
