@@ -138,7 +138,7 @@ def altered_share(distances, change):
     """max q/n with Σ of the q least d_i² ≤ nδ², (*E,) from distances (*E, n) and δ (*E,): bounds the share of n inputs whose
     label alters when outputs change by δ in root mean square; input i needs a change of d_i or more. At most
     P(d < γ) + (δ/γ)² for every γ > 0 (Chebyshev). Rounded up: what is affordable up to the rounding of these sums counts.
-    1 exactly where δ² is at least the mean of d²: then nothing is certified. Raises ValueError for numbers below 0, nan or
+    1 where δ² is at least the mean of d²: then nothing is certified. Raises ValueError for numbers below 0, nan or
     infinity, and for no inputs."""
     distances, change = _not_negative("distances", distances), _not_negative("change", change)
     if distances.ndim == 0 or distances.shape[-1] == 0:

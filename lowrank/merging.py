@@ -46,11 +46,11 @@ def task_arithmetic(*, scale: float) -> Rule:
 def ties(*, density: float) -> Rule:
     """The rule (1/|A|) Σ_{t∈A} Ŵ_t, entry by entry: trim, elect sign, disjoint mean, (*E, m, n) from (T, *E, m, n).
 
-    Ŵ_t keeps the ⌈density·mn⌉ entries of W_t largest in size, one at least, and is 0 elsewhere; A holds the tasks whose Ŵ_t has the sign
-    of Σ_t Ŵ_t; 0 where that sum is 0. Yadav et al. 2023 (TIES-merging), written from their description. They trim all
-    layers of a network together; a rule sees one matrix at a time: for theirs, `merge` networks flattened into one
-    (1, N) matrix. Give a bias a last axis, (*E, m, 1). Infinite where the entries that agree sum to more than the dtype
-    holds. The rule raises ValueError for deltas without two axes of a matrix.
+    Ŵ_t keeps the ⌈density·mn⌉ entries of W_t largest in size, one at least, and is 0 elsewhere; A holds the tasks whose
+    Ŵ_t has the sign of Σ_t Ŵ_t; 0 where that sum is 0. Yadav et al. 2023 (TIES-merging), written from their description.
+    They trim all layers of a network together; a rule sees one matrix at a time: for theirs, `merge` networks flattened
+    into one (1, N) matrix. Give a bias a last axis, (*E, m, 1). Infinite where the entries that agree sum to more than
+    the dtype holds. The rule raises ValueError for deltas without two axes of a matrix.
     """
     density = _require.number("density", density, above=0.0, maximum=1.0)
 
@@ -164,9 +164,10 @@ def layer_changes(network: Network, own: Weights, merged: Weights, moments: Sequ
 
     `own` are the W_k, `merged` the W̄_k, `moments` the own network's `second_moments` on its own inputs, or only the first
     of them, at least M_0: those that lack are bounded by the weights, ‖Δ_k‖₂ s_{k−1} with s_1² = tr(W_1 M_0 W_1ᵀ) and
-    s_k = ‖W_k‖₂ s_{k−1}. Both are rounded up by what their computation may have lost. The bound
-    holds for inputs with these moments, as they are given; of other inputs it says nothing. Raises ValueError for an activation that is not known to be 1-Lipschitz with σ(0) = 0, for moments
-    that are not symmetric and positive semidefinite, and for members that do not fit together.
+    s_k = ‖W_k‖₂ s_{k−1}. Both are rounded up by what their computation may have lost. The bound holds for inputs with
+    these moments, as they are given; of other inputs it says nothing. Raises ValueError for an activation that is not
+    known to be 1-Lipschitz with σ(0) = 0, for moments that are not symmetric and positive semidefinite, and for members
+    that do not fit together.
     """
     _require.instance("network", network, Network)
     if network.activation not in _LIPSCHITZ:
