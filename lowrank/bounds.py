@@ -122,25 +122,30 @@ def sum_change_by_norm(forgetting, output_norm, remembered, seen, hidden_norm):
 def output_change(layer_changes, merged_norms):
     """δ_K, δ_k = ‖W̄_k‖₂ δ_{k−1} + √tr(Δ_k M_{k−1} Δ_kᵀ), δ_0 = 0, (*E,) from both terms' factors (*E, K): bounds the root mean
     square √E‖f_merged(x) − f(x)‖² of the change when weights W_k become W̄_k = W_k + Δ_k, at any depth, σ 1-Lipschitz,
-    without biases; M_{k−1} are the second moments of the layers' inputs in the network before. Ours."""
-    changes, norms = np.asarray(layer_changes), np.asarray(merged_norms)
-    if changes.shape[-1:] != norms.shape[-1:]:
+    without biases; M_{k−1} are the second moments of the layers' inputs in the network before. Rounded up. Raises ValueError
+    for numbers below 0, nan or infinity, and for another number of layers. Ours."""
+    changes, norms = (_not_negative(name, side) for name, side in (("layer_changes", layer_changes), ("merged_norms", merged_norms)))
+    if changes.shape[-1:] != norms.shape[-1:] or not changes.shape[-1:] or not changes.shape[-1]:
         raise ValueError(f"merged_norms: expected one number a layer as layer_changes, {changes.shape}, got {norms.shape}")
     bound = np.zeros(np.broadcast_shapes(changes.shape, norms.shape)[:-1])
     for k in range(changes.shape[-1]):
         bound = norms[..., k] * bound + changes[..., k]
+        bound = bound * (1 + 2 * EPS)  # two roundings before, one here
     return bound
 
 
 def altered_share(distances, change):
     """max q/n with Σ of the q least d_i² ≤ nδ², (*E,) from distances (*E, n) and δ (*E,): bounds the share of n inputs whose
     label alters when outputs change by δ in root mean square; input i needs a change of d_i or more. At most
-    P(d < γ) + (δ/γ)² for every γ > 0 (Chebyshev)."""
-    distances, change = np.asarray(distances), np.asarray(change)
-    if not ((distances >= 0).all() and (change >= 0).all()):
-        raise ValueError("distances, change: expected numbers >= 0, got less or nan; leave out members that diverged")
+    P(d < γ) + (δ/γ)² for every γ > 0 (Chebyshev). Rounded up: what is affordable up to the rounding of these sums counts.
+    1 where δ² is at least the mean of d²: then nothing is certified. Raises ValueError for numbers below 0, nan or
+    infinity, and for no inputs."""
+    distances, change = _not_negative("distances", distances), _not_negative("change", change)
+    if distances.ndim == 0 or distances.shape[-1] == 0:
+        raise ValueError(f"distances: expected at least one input, (*E, n), got shape {distances.shape}")
     spent = np.cumsum(np.sort(distances, -1) ** 2, -1)
-    return (spent <= distances.shape[-1] * change[..., None] ** 2).mean(-1)
+    outward = 1 + (distances.shape[-1] + 4) * EPS  # n squares and n − 1 sums of them against three products, half an ε each
+    return (spent <= distances.shape[-1] * change[..., None] ** 2 * outward).mean(-1)
 
 
 def unequal_layers(residual, weight_decay, weighted_margin):
@@ -325,6 +330,14 @@ def _positive(name, value, remedy=""):
     wrong = value[~(value > 0)]
     if wrong.size:
         raise ValueError(f"{name}: expected numbers > 0, got {wrong.flat[0]:g}{remedy}")
+    return value
+
+
+def _not_negative(name, value):
+    value = np.asarray(value, dtype=np.float64)
+    wrong = value[~((value >= 0) & np.isfinite(value))]
+    if wrong.size:
+        raise ValueError(f"{name}: expected finite numbers >= 0, got {wrong.flat[0]:g}; leave out members that diverged")
     return value
 
 

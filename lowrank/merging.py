@@ -1,5 +1,9 @@
 """Several networks into one. A rule maps stacked task matrices (T, *E, m, n) to one (*E, m, n); `interference` measures what
-merging does to outputs, `layer_changes` and `predicted_change` say it beforehand, from weights and second moments."""
+merging does to outputs, `layer_changes` and `predicted_change` say it beforehand, from weights and second moments.
+
+Rules compute in the dtype of what they are given. Where a sum leaves its range a rule returns infinity, as torch does,
+and raises nothing; `merge` then refuses the result, naming the entry. This goes for the average too, which sums first.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import _require
+from .bounds import EPS
 from .descent import Solution
 from .networks import ACTIVATIONS, Network, Weights, check_weights, forward, hidden_states
 from .tasks import Task
@@ -23,7 +28,7 @@ def sum_weights(deltas: Tensor) -> Tensor:
 
 
 def average(deltas: Tensor) -> Tensor:
-    """(1/T) Σ_t W_t, (*E, m, n) from (T, *E, m, n)."""
+    """(1/T) Σ_t W_t, (*E, m, n) from (T, *E, m, n); infinite where Σ_t W_t overflows, though the average might not."""
     return deltas.mean(0)
 
 
@@ -31,7 +36,8 @@ def task_arithmetic(*, scale: float) -> Rule:
     """The rule α Σ_t W_t, α = `scale`, (*E, m, n) from (T, *E, m, n) (Ilharco et al. 2023).
 
     It is meant for `base` the common start. Without a base, α > 0 multiplies the output of a bias-free network of
-    degree 1 by α^K and changes no label. A negative α unlearns.
+    degree 1 by α^K and changes no label. A negative α unlearns. Infinite where Σ_t W_t overflows, or α times it; NaN where
+    α is 0 and it does.
     """
     scale = _require.number("scale", scale)
     return lambda deltas: scale * deltas.sum(0)
@@ -40,10 +46,11 @@ def task_arithmetic(*, scale: float) -> Rule:
 def ties(*, density: float) -> Rule:
     """The rule (1/|A|) Σ_{t∈A} Ŵ_t, entry by entry: trim, elect sign, disjoint mean, (*E, m, n) from (T, *E, m, n).
 
-    Ŵ_t keeps the ⌈density·mn⌉ entries of W_t largest in size and is 0 elsewhere; A holds the tasks whose Ŵ_t has the sign
-    of Σ_t Ŵ_t; 0 where that sum is 0. Yadav et al. 2023 (TIES-merging), written from their description. They trim all
-    layers of a network together; a rule sees one matrix at a time: for theirs, `merge` networks flattened into one
-    (1, N) matrix. Give a bias a last axis, (*E, m, 1). The rule raises ValueError for deltas without two axes of a matrix.
+    Ŵ_t keeps the ⌈density·mn⌉ entries of W_t largest in size, one at least, and is 0 elsewhere; A holds the tasks whose
+    Ŵ_t has the sign of Σ_t Ŵ_t; 0 where that sum is 0. Yadav et al. 2023 (TIES-merging), written from their description.
+    They trim all layers of a network together; a rule sees one matrix at a time: for theirs, `merge` networks flattened
+    into one (1, N) matrix. Give a bias a last axis, (*E, m, 1). Infinite where the entries that agree sum to more than
+    the dtype holds. The rule raises ValueError for deltas without two axes of a matrix.
     """
     density = _require.number("density", density, above=0.0, maximum=1.0)
 
@@ -51,7 +58,7 @@ def ties(*, density: float) -> Rule:
         if deltas.ndim < 3:
             raise ValueError(f"deltas: expected matrices (T, *E, m, n), got {tuple(deltas.shape)}; give a bias a last axis")
         flat = deltas.flatten(-2)
-        kept = math.ceil(density * flat.shape[-1] - 1e-9)  # 0.2 · 5 is 1 and a little more in floating point
+        kept = max(1, math.ceil(density * flat.shape[-1] * (1 - 2 * EPS)))  # 0.1 · 30 is 3 and a little more in floating point
         top = flat.abs().topk(kept, dim=-1).indices
         trimmed = torch.zeros_like(flat).scatter(-1, top, flat.gather(-1, top))
         sign = trimmed.sum(0).sign()
@@ -68,29 +75,38 @@ def merge(models: Sequence, rule: Rule = sum_weights, *, base=None):
     `models` are at least two tuples of tensors, or at least two dicts or state dicts from name to tensor; the result
     is of the same kind. Biases are tensors like others here; what the theorems say of sums is not about them, and
     `interference` refuses them. Raises ValueError naming the model and the entry where number, names, shapes or dtypes
-    differ, or where an entry or what the rule makes of it is not finite; TypeError for a rule that is not one.
+    differ, or where an entry or what the rule makes of it is not finite, by overflow for instance; TypeError for a rule
+    that is not one. Activations are no part of weights: that they are the same is for the caller to know.
     """
+    if isinstance(rule, (tuple, list, Mapping, Solution)):
+        raise TypeError(f"rule: expected a function of stacked matrices, got a {type(rule).__name__}; put the networks into one list, [A, B]")
     models = _several(models)
     if rule in (task_arithmetic, ties):
         raise TypeError(f"rule: expected {rule.__name__}(…) with its number, got {rule.__name__} itself")
     if not callable(rule):
-        raise TypeError(f"rule: expected a function of stacked matrices, such as sum_weights, got {rule!r}")
+        raise TypeError(f"rule: expected a function of stacked matrices, such as sum_weights, got {type(rule).__name__}")
     if len({isinstance(model, Mapping) for model in models}) > 1:
-        raise TypeError("models: expected all tuples or all dicts, got both")
+        raise TypeError("models: expected all tuples or all dicts, got both; turn the tuples into dicts from name to tensor")
     named = [_named(f"models[{t}]", model) for t, model in enumerate(models)]
     origin = _named("base", base) if base is not None else {key: torch.zeros_like(w) for key, w in named[0].items()}
     for where, entries in [*((f"models[{t}]", n) for t, n in enumerate(named)), ("base", origin)]:
         _refuse_mismatch(where, entries, named[0])
     merged = {}
     for key, reference in named[0].items():
-        delta = rule(torch.stack([entries[key] - origin[key] for entries in named]))
+        deltas = torch.stack([entries[key] - origin[key] for entries in named])
+        if not torch.isfinite(deltas).all():
+            raise ValueError(f"base[{key}]: expected differences to the models within {reference.dtype}, got infinity; {_OVERFLOW}")
+        delta = rule(deltas)
         if not isinstance(delta, Tensor) or delta.shape != reference.shape:
             got = tuple(delta.shape) if isinstance(delta, Tensor) else type(delta).__name__
             raise ValueError(f"rule: expected a tensor {tuple(reference.shape)} for {key}, got {got}")
-        if not torch.isfinite(delta).all():
-            raise ValueError(f"rule: expected finite numbers for {key}, got NaN or infinity")
         merged[key] = origin[key] + delta
+        if not torch.isfinite(merged[key]).all():
+            raise ValueError(f"rule: expected finite numbers for {key}, got NaN or infinity; {_OVERFLOW}")
     return merged if isinstance(models[0], Mapping) else tuple(merged.values())
+
+
+_OVERFLOW = "where sums overflow, convert to a wider dtype or scale the weights down"
 
 
 def interference(
@@ -148,8 +164,10 @@ def layer_changes(network: Network, own: Weights, merged: Weights, moments: Sequ
 
     `own` are the W_k, `merged` the W̄_k, `moments` the own network's `second_moments` on its own inputs, or only the first
     of them, at least M_0: those that lack are bounded by the weights, ‖Δ_k‖₂ s_{k−1} with s_1² = tr(W_1 M_0 W_1ᵀ) and
-    s_k = ‖W_k‖₂ s_{k−1}. Raises ValueError for an activation that is not known to be 1-Lipschitz with σ(0) = 0, for moments
-    that are not symmetric and positive semidefinite, and for members that do not fit together.
+    s_k = ‖W_k‖₂ s_{k−1}. Both are rounded up by what their computation may have lost. The bound holds for inputs with
+    these moments, as they are given; of other inputs it says nothing. Raises ValueError for an activation that is not
+    known to be 1-Lipschitz with σ(0) = 0, for moments that are not symmetric and positive semidefinite, and for members
+    that do not fit together.
     """
     _require.instance("network", network, Network)
     if network.activation not in _LIPSCHITZ:
@@ -167,9 +185,9 @@ def layer_changes(network: Network, own: Weights, merged: Weights, moments: Sequ
             changes.append(_root_trace(w_merged - w, moments[k]))
             size = _root_trace(w, moments[k])
         else:
-            changes.append(torch.linalg.matrix_norm(w_merged - w, 2) * size)
-            size = torch.linalg.matrix_norm(w, 2) * size
-    return torch.stack(changes, -1), torch.stack([torch.linalg.matrix_norm(w, 2) for w in merged], -1)
+            changes.append(_spectral_norm(w_merged - w) * size)
+            size = _spectral_norm(w) * size
+    return torch.stack(changes, -1), torch.stack([_spectral_norm(w) for w in merged], -1)
 
 
 def predicted_change(network: Network, own: Weights, merged: Weights, moment: Tensor) -> Tensor:
@@ -222,8 +240,23 @@ def _gaussian_relu(moment: Tensor, sign: int) -> Tensor:
 
 
 def _root_trace(w: Tensor, moment: Tensor) -> Tensor:
-    """√tr(W M Wᵀ), (*E,)."""
-    return ((w @ moment) * w).sum((-2, -1)).clamp_min(0).sqrt()
+    """√tr(W M Wᵀ), (*E,), rounded up."""
+    rows, columns = w.shape[-2:]
+    trace = ((w @ moment) * w).sum(-1).sum(-1).clamp_min(0)
+    # two sums over columns and one over rows; all terms together are at most ‖W‖_F² tr(M) in size, M being semidefinite
+    size = w.square().sum((-2, -1)) * moment.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return (trace + (2 * columns + rows + 4) * EPS * size).sqrt() * (1 + 2 * EPS)
+
+
+def _spectral_norm(w: Tensor) -> Tensor:
+    """‖W‖₂, (*E,), rounded up: the root of the largest eigenvalue of the smaller Gram matrix."""
+    w = w if w.shape[-2] <= w.shape[-1] else w.mT
+    largest = w.abs().amax((-2, -1), keepdim=True)
+    w = w / torch.where(largest > 0, largest, 1.0)  # squares do not overflow
+    gram = w @ w.mT
+    # rounding of the products and of the eigenvalues, both in proportion to ‖W‖_F²
+    allowance = (w.shape[-1] + 4 * w.shape[-2]) * EPS * gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return largest[..., 0, 0] * (torch.linalg.eigvalsh(gram)[..., -1].clamp_min(0) + allowance).sqrt() * (1 + 4 * EPS)
 
 
 def _moments(network: Network, moments: Sequence[Tensor]) -> list[Tensor]:
@@ -236,10 +269,12 @@ def _moment(name: str, moment: Tensor, side: int) -> Tensor:
     moment = _require.tensor(name, moment)
     if moment.shape[-2:] != (side, side):
         raise ValueError(f"{name}: expected (*E, {side}, {side}), got {tuple(moment.shape)}")
-    # √ε of the size, so that moments from single precision pass and −M, or another matrix, does not
+    # so that moments from single precision pass, and −M, or another matrix, does not; M + δI has a Cholesky factor if no
+    # eigenvalue is below −δ
     size = moment.abs().amax((-2, -1), keepdim=True)
-    unequal, least = (moment - moment.mT).abs() > 1e-6 * size, torch.linalg.eigvalsh(moment)[..., :1]
-    if unequal.any() or (least < -1e-6 * size[..., 0]).any():
+    unequal = (moment - moment.mT).abs() > 1e-6 * size
+    allowed = torch.where(size > 0, 1e-6 * size, 1.0) * torch.eye(side, dtype=torch.float64)
+    if unequal.any() or (torch.linalg.cholesky_ex(moment + allowed).info > 0).any():
         raise ValueError(f"{name}: expected a symmetric positive semidefinite matrix, got one that is not; see second_moments()")
     return moment
 
@@ -262,10 +297,10 @@ def _finite(name: str, weights: Weights) -> Weights:
 
 def _several(models: Sequence) -> list:
     if isinstance(models, (Tensor, Mapping, Solution)) or not hasattr(models, "__iter__"):
-        raise TypeError(f"models: expected a list of at least two networks, got {type(models).__name__}")
+        raise TypeError(f"models: expected a list of at least two networks, got {type(models).__name__}; put the networks into one list, [A, B]")
     models = list(models)
     if len(models) < 2:
-        raise ValueError(f"models: expected at least two, got {len(models)}")
+        raise ValueError(f"models: expected at least two, got {len(models)}; put the networks into one list, [A, B]")
     return models
 
 
@@ -295,6 +330,7 @@ def _named(where: str, model) -> dict[str, Tensor]:
         entries = {f"W_{k}": w for k, w in enumerate(model, start=1)}
     else:
         remedy = "; pass its .weights" if isinstance(model, Solution) else ""
+        remedy = "; put the networks into one list, [A, B], each a tuple of its matrices" if isinstance(model, Tensor) else remedy
         raise TypeError(f"{where}: expected a tuple or dict of tensors, got {type(model).__name__}{remedy}")
     if not entries:
         raise ValueError(f"{where}: expected at least one tensor, got none")
@@ -311,10 +347,10 @@ def _named(where: str, model) -> dict[str, Tensor]:
 def _refuse_mismatch(where: str, entries: dict[str, Tensor], reference: dict[str, Tensor]):
     if entries.keys() != reference.keys():
         differing = sorted(map(str, entries.keys() ^ reference.keys()))
-        raise ValueError(f"{where}: expected the entries of models[0], got a difference in {', '.join(differing)}")
+        raise ValueError(f"{where}: expected the entries of models[0], got a difference in {', '.join(differing)}; merge networks of one shape")
     for key, w in entries.items():
         if w.shape != reference[key].shape or w.dtype != reference[key].dtype:
             raise ValueError(
                 f"{where}[{key}]: expected {tuple(reference[key].shape)} of {reference[key].dtype} as in models[0], "
-                f"got {tuple(w.shape)} of {w.dtype}"
+                f"got {tuple(w.shape)} of {w.dtype}; {'convert it' if w.shape == reference[key].shape else 'merge networks of one shape'}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,14 +153,11 @@ def digits(
     the same generator. `n_train` images of each task are for training, drawn at random; all the others are for the
     test. Raises ValueError for an entry that is not at least two different digits.
     """
-    from sklearn.datasets import load_digits  # slow to import, and only needed here
-
     _require.integer("n_train", n_train, minimum=2)
     _require.generator(generator)
     if not classes:
         raise ValueError("classes: expected at least one pair of digits, got none")
-    images, numbers = load_digits(return_X_y=True)
-    images, numbers = torch.as_tensor(images), torch.as_tensor(numbers)
+    images, numbers = (torch.as_tensor(part) for part in _scans())
     pixels = images.shape[1]
     chosen = []
     for t, entry in enumerate(classes):
@@ -181,6 +179,13 @@ def digits(
         y = 1.0 - 2.0 * place.to(torch.float64) if len(entry) == 2 else place
         pairs.append((Task(x[:n_train], y[:n_train]), Task(x[n_train:], y[n_train:])))
     return tuple(pairs)
+
+
+@functools.cache
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
+
+    return load_digits(return_X_y=True)
 
 
 def _unit_rows(n: int, d: int, *, generator: torch.Generator) -> Tensor:

@@ -1,5 +1,7 @@
 """Each inequality at random points, and an instance where it is an equality."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -674,8 +676,9 @@ def test_output_change_is_attained_by_one_linear_neuron_a_layer():
 
 
 def test_output_change_is_the_recursion():
-    assert float(bounds.output_change([1.0, 2.0, 3.0], [10.0, 20.0, 30.0])) == 30 * (20 * 1 + 2) + 3
-    assert bounds.output_change(np.ones((4, 2)), np.ones((4, 2))).tolist() == [2.0] * 4
+    exactly = 30 * (20 * 1 + 2) + 3
+    assert exactly <= float(bounds.output_change([1.0, 2.0, 3.0], [10.0, 20.0, 30.0])) <= exactly * (1 + 1e-14)
+    np.testing.assert_allclose(bounds.output_change(np.ones((4, 2)), np.ones((4, 2))), [2.0] * 4, rtol=1e-14)
 
 
 @given(st.lists(st.floats(0.0, 5.0), min_size=1, max_size=7), st.floats(0.0, 4.0), st.floats(0.01, 5.0))
@@ -693,8 +696,32 @@ def test_altered_share_against_all_subsets_and_chebyshev(distances, change, gamm
 
 def test_altered_share_by_member_and_its_mistakes():
     assert bounds.altered_share([[3.0, 1.0, 2.0], [0.0, 9.0, 9.0]], np.array([1.0, 1.0])).tolist() == [1 / 3, 1 / 3]
-    for distances, change in (([1.0, np.nan], 1.0), ([1.0, -1.0], 1.0), ([1.0, 2.0], -1.0), ([1.0], np.nan)):
-        with pytest.raises(ValueError, match="distances, change: expected numbers >= 0, got less or nan"):
+    for distances, change, name, got in (
+        ([1.0, np.nan], 1.0, "distances", "nan"), ([1.0, -1.0], 1.0, "distances", "-1"), ([1.0, 2.0], -1.0, "change", "-1"),
+        ([1.0], np.nan, "change", "nan"), ([np.inf], 1.0, "distances", "inf"), ([1.0], np.inf, "change", "inf"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{name}: expected finite numbers >= 0, got {got}; leave out members that diverged"):
             bounds.altered_share(distances, change)
-    with pytest.raises(ValueError, match=r"merged_norms: expected one number a layer as layer_changes, \(2,\), got \(3,\)"):
-        bounds.output_change([1.0, 2.0], [1.0, 2.0, 3.0])
+    for empty in ([], np.ones((2, 0)), 1.0):
+        with pytest.raises(ValueError, match=r"distances: expected at least one input, \(\*E, n\), got shape"):
+            bounds.altered_share(empty, 1.0)
+    for changes, norms, got in (([1.0, 2.0], [1.0, 2.0, 3.0], r"\(2,\), got \(3,\)"), ([], [], r"\(0,\), got \(0,\)"), (1.0, 1.0, r"\(\), got \(\)")):
+        with pytest.raises(ValueError, match=f"merged_norms: expected one number a layer as layer_changes, {got}"):
+            bounds.output_change(changes, norms)
+    for changes, norms, name, got in (
+        ([-1.0, 2.0], [1.0, 2.0], "layer_changes", "-1"), ([1.0, np.nan], [1.0, 2.0], "layer_changes", "nan"),
+        ([1.0, 2.0], [np.nan, 2.0], "merged_norms", "nan"), ([1.0, 2.0], [1.0, -3.0], "merged_norms", "-3"), ([np.inf, 2.0], [0.0, 2.0], "layer_changes", "inf"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{name}: expected finite numbers >= 0, got {got}"):
+            bounds.output_change(changes, norms)
+
+
+@given(st.lists(st.floats(0.01, 5.0), min_size=1, max_size=60))
+def test_altered_share_counts_what_is_affordable_up_to_rounding(distances):
+    # δ² is exactly the mean of d²: all labels may alter, however the sums are rounded
+    squares = [Fraction(d) ** 2 for d in distances]
+    change = float(np.sqrt(float(sum(squares) / len(squares))))
+    while Fraction(change) ** 2 * len(squares) < sum(squares):
+        change = np.nextafter(change, np.inf)
+    assert bounds.altered_share(distances, change) == 1.0
+    assert bounds.altered_share(distances, change * (1 - 1e-9)) < 1.0

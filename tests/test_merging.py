@@ -89,6 +89,11 @@ def test_a_rule_of_the_wrong_shape_is_named(generator):
         ([(torch.ones(1),), ([1.0],)], TypeError, r"models\[1\]\[W_1\]: expected a tensor, got list"),
         ([(torch.ones(1),), {"W_1": torch.ones(1)}], TypeError, "models: expected all tuples or all dicts, got both"),
         ([(torch.ones(1),), 3], TypeError, r"models\[1\]: expected a tuple or dict of tensors, got int"),
+        (torch.ones(2, 3), TypeError, r"models: expected a list of at least two networks, got Tensor; put the networks into one list, \[A, B\]"),
+        ({"a": torch.ones(1)}, TypeError, r"models: expected a list of at least two networks, got dict; put the networks into one list"),
+        ((torch.ones(2, 2), torch.ones(1, 2)), TypeError, r"models\[0\]: .* got Tensor; put the networks into one list, \[A, B\], each a tuple"),
+        ([(torch.ones(2, 2),), (torch.ones(2, 2).half(),)], ValueError, r"models\[1\]\[W_1\]: .* got \(2, 2\) of torch.float16; convert it"),
+        ([(torch.ones(2, 2).int(),)] * 2, TypeError, r"models\[0\]\[W_1\]: expected floating-point numbers, got torch.int32"),
         ([(), ()], ValueError, r"models\[0\]: expected at least one tensor, got none"),
         ([{}, {}], ValueError, r"models\[0\]: expected at least one tensor, got none"),
     ],
@@ -358,6 +363,95 @@ def test_interference_does_not_mix_up_layers_of_dicts_in_another_order(generator
 def test_a_rule_that_is_none_is_named(generator, rule, error, message):
     with pytest.raises(error, match=message):
         merge(pair(generator)[1], rule)
+
+
+def test_a_pair_in_place_of_a_list_is_named(generator):
+    _, (a, b) = pair(generator)
+    for other in (b, list(b), {"in": b[0]}, solution()):
+        with pytest.raises(TypeError, match=rf"rule: .* got a {type(other).__name__}; put the networks into one list, \[A, B\]"):
+            merge(a, other)
+    with pytest.raises(TypeError, match="rule: expected a function of stacked matrices, such as sum_weights, got Tensor$"):
+        merge([a, b], b[0])
+
+
+def test_what_overflows_is_named_and_not_returned():
+    huge = (torch.full((2, 2), 1e308, dtype=torch.float64),)
+    for rule in (sum_weights, average, task_arithmetic(scale=0.1), ties(density=1.0)):
+        assert torch.isinf(rule(torch.stack([huge[0]] * 2))).all()
+        with pytest.raises(ValueError, match="rule: expected finite numbers for W_1, got NaN or infinity; where sums overflow, convert"):
+            merge([huge, huge], rule)
+    opposite = (-huge[0],)
+    with pytest.raises(ValueError, match=r"base\[W_1\]: expected differences to the models within torch.float64, got infinity; where"):
+        merge([huge, huge], average, base=opposite)
+    with pytest.raises(ValueError, match="rule: expected finite numbers for W_1"):  # base + rule(…) overflows, neither alone
+        merge([(huge[0] * 0 + 1e308,), (huge[0] * 0 + 1e308,)], lambda deltas: deltas[0] * 0 + 1e308, base=(huge[0],))
+    half = (torch.full((2, 2), 6e4, dtype=torch.float16),)
+    with pytest.raises(ValueError, match="rule: expected finite numbers for W_1"):
+        merge([half, half])
+    assert torch.equal(merge([tuple(w.float() for w in half)] * 2)[0], torch.full((2, 2), 1.2e5))
+    # a sum that overflows for a moment is refused too: 1 + 1 − 1 of the largest numbers
+    with pytest.raises(ValueError, match="rule: expected finite numbers for W_1"):
+        merge([huge, huge, opposite])
+
+
+@pytest.mark.parametrize("density, entries, kept", [(1e-300, 4, 1), (1e-12, 4, 1), (0.1, 30, 3), (0.2, 5, 1), (0.3, 10, 3), (0.7, 10, 7), (0.25 + 1e-10, 4, 2), (1.0, 7, 7)])
+def test_ties_keeps_one_entry_at_least_and_no_more_for_rounding(density, entries, kept):
+    deltas = torch.arange(1.0, entries + 1, dtype=torch.float64).reshape(1, 1, -1).repeat(2, 1, 1)
+    assert int((ties(density=density)(deltas) != 0).sum()) == kept
+
+
+def test_moments_in_single_precision_pass_and_others_do_not(generator):
+    network, (own, merged) = pair(generator)
+    x = torch.randn(2, 3, generator=generator, dtype=torch.float64)  # rank two of three
+    exact_moment = x.mT @ x / 2
+    expected = layer_changes(network, own, merged, [exact_moment])[0]
+    torch.testing.assert_close(layer_changes(network, own, merged, [exact_moment.float()])[0], expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(layer_changes(network, own, merged, [torch.zeros(3, 3)])[0], torch.zeros(2).double())
+    for least, fine in ((-1e-9, True), (-1e-4, False)):
+        moment = torch.diag(torch.tensor([1.0, 0.5, least]).double())
+        if fine:
+            layer_changes(network, own, merged, [moment])
+        else:
+            with pytest.raises(ValueError, match=r"moments\[0\]: expected a symmetric positive semidefinite"):
+                layer_changes(network, own, merged, [moment])
+
+
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 6), columns=st.integers(1, 6), rank=st.integers(1, 3), scale=st.sampled_from([1e-150, 1.0, 1e150]))
+def test_layer_changes_are_rounded_up(seed, rows, columns, rank, scale):
+    generator = torch.Generator().manual_seed(seed)
+    network = Network((columns, rows), "linear")
+    x = torch.randn(rank, columns, generator=generator, dtype=torch.float64)
+    own, merged = ((torch.randn(rows, columns, generator=generator, dtype=torch.float64) * scale,) for _ in range(2))
+    if seed % 2:  # what changes is orthogonal to all inputs: the trace is all cancellation
+        off = torch.eye(columns, dtype=torch.float64) - torch.linalg.pinv(x) @ x
+        merged = (own[0] + merged[0] @ off,)
+    moment = x.mT @ x / rank
+    change, norm = (float(values[0]) for values in layer_changes(network, own, merged, [moment]))
+    delta, m = (np.asarray(w, dtype=np.longdouble) for w in (merged[0] - own[0], moment))
+    exactly = np.sqrt(max(np.trace(delta @ m @ delta.T), np.longdouble(0)))
+    size = np.sqrt((delta**2).sum() * np.trace(m))
+    if 1e-140 < size < 1e140:  # squares are in range
+        assert change >= exactly and change - exactly <= 1e-6 * size
+        assert change <= exactly * (1 + 1e-9) or exactly < 1e-3 * size
+    largest = np.linalg.svd(merged[0].numpy() / scale, compute_uv=False)[0] * scale
+    assert largest * (1 - 1e-13) <= norm <= largest * (1 + 1e-12)
+
+
+def test_interference_of_other_activations_and_shapes_that_no_network_has(generator):
+    network, models = pair(generator)
+    task = Task(torch.randn(5, 3, generator=generator, dtype=torch.float64), torch.ones(5))
+    smooth = interference(models, task, network=Network((3, 4, 1), "tanh"))
+    a, b = models
+    expected = (a[1] + b[1]) @ torch.tanh((a[0] + b[0]) @ task.x.mT) - a[1] @ torch.tanh(a[0] @ task.x.mT)
+    np.testing.assert_allclose(smooth[0], expected[0], rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match=r"W_1: expected \(5, 3\), got \(4, 3\)"):
+        interference(models, task, network=Network((3, 5, 1)))
+    with pytest.raises(TypeError, match="network: expected a Network, got str"):
+        interference(models, task, network="tanh")
+    with pytest.raises(TypeError, match=r"models\[0\]: .* got Tensor; put the networks into one list"):
+        interference(a, task)
+    with pytest.raises(TypeError, match=r"rule: .* got a tuple; put the networks into one list"):
+        interference([a, b], task, rule=b)
 
 
 def test_ties_takes_matrices_only():

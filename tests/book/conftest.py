@@ -35,7 +35,7 @@ OTHER_PARAMETERS = {
     "merging/approximate_orthogonality": {"weight_decay": 0.02, "members": 4, "width": 24, "samples": 12, "start_scale": 2.0, "seed": 3},
     "merging/many_tasks": {"weight_decay": 0.015, "families": 4, "linear_families": 80, "tasks": 28, "width": 48, "majority": 0.8, "seed": 1},
     "merging/deep_linear": {"weight_decay": 0.02, "members": 3, "sets": 16, "width": 10, "samples": 4, "dimension": 4, "start_scale": 1.2, "seed": 1},
-    "merging/digits": {"weight_decay": 0.015, "members": 4, "steps": 120, "n_train": 60, "seed": 2},
+    "merging/digits": {"weight_decay": 0.015, "horizon": 7.0, "members": 4, "n_train": 60, "seed": 2},
     "merging/deep_relu": {"weight_decay": 0.04, "members": 6, "law_members": 96, "width": 40, "samples": 8, "seed": 3},
 }  # fmt: skip
 
