@@ -93,6 +93,24 @@ def linear_capacity_share(depth, failure=0.05):
 # ---- ReLU networks of two lanes ----------------------------------------------------------------------------------------
 
 
+def rectified_overlap(width: int) -> tuple[float, float]:
+    """(E c₊₊, E(c₊₊ − c₊₋)²) of the lanes p = σ(ξ)/‖σ(ξ)‖, n = σ(−ξ)/‖σ(−ξ)‖ of two independent Gaussian vectors of m = `width`
+    entries, exactly for each m; E c₊₋ = E c₊₊.
+
+    Given their number k ~ Bin(m, ½), the k positive entries have a uniform direction in their orthant: with
+    α_k = Γ(k/2)/(√π Γ((k+1)/2)), the mean of |u_1| there, E c₊₊ = (E kα_k)²/m, and with G = (m − 2 + 2^{1−m})/π,
+    H = E k(m−k)α_kα_{m−k} the other is (2/m)(1 − 2^{−m})² + 2G(G − H)/(m(m−1)). Derived in merging/deep_relu.
+    """
+    m = _require.integer("width", width, minimum=2)
+    k = np.arange(m + 1)
+    share = np.exp(gammaln(m + 1) - gammaln(k + 1) - gammaln(m - k + 1) - m * np.log(2))
+    mean = np.zeros(m + 1)
+    mean[1:] = np.exp(gammaln(k[1:] / 2) - gammaln((k[1:] + 1) / 2)) / np.sqrt(np.pi)
+    alike = (m - 2 + 2.0 ** (1 - m)) / np.pi
+    apart = share @ (k * (m - k) * mean * mean[::-1])
+    return float((share @ (k * mean)) ** 2 / m), float(2 / m * (1 - 2.0**-m) ** 2 + 2 * alike * (alike - apart) / (m * (m - 1)))
+
+
 def relu_gain_variance(tasks: int, depth: int, *, centred: bool = False) -> float:
     """V_K(T) = lim m·Var(gain), m → ∞ with T fixed, of T equal balanced tasks: K layers of two rectified Gaussian lanes.
 

@@ -20,6 +20,7 @@ from lowrank.capacity import (
     linear_failure_error,
     minority_flip,
     permuted_cross_talk,
+    rectified_overlap,
     relu_capacity,
     relu_gain_variance,
 )
@@ -189,3 +190,33 @@ def test_cross_talk_over_all_permutations(seed, size):
 def test_misuse_is_named(call, error, message, generator):
     with pytest.raises(error, match=message):
         call(generator)
+
+
+@pytest.mark.parametrize("m", [2, 3, 8])
+def test_overlaps_of_rectified_gaussians_against_draws(m):
+    first, second = np.random.default_rng(m).standard_normal((2, 400_000, m))
+
+    def lane(values):
+        part = np.maximum(values, 0)
+        length = np.linalg.norm(part, axis=-1, keepdims=True)
+        return part / np.where(length > 0, length, 1)
+
+    alike, crossed = ((lane(first) * lane(sign * second)).sum(-1) for sign in (1, -1))
+    for found, expected in zip((alike, crossed, (alike - crossed) ** 2), [rectified_overlap(m)[i] for i in (0, 0, 1)]):
+        assert found.mean() == pytest.approx(expected, abs=5 * found.std() / 400_000**0.5)
+
+
+def test_overlaps_of_two_neurons_by_hand():
+    # k = 1 with probability ½, k = 2 with ¼: E kα_k = ½ + ¼·2·(2/π); products of p: only k = 2, where E u_1u_2 = 1/π
+    mean = (0.5 + 1 / np.pi) ** 2 / 2
+    assert rectified_overlap(2)[0] == pytest.approx(mean, rel=1e-13)
+    alike, apart = 2 * 0.25 / np.pi, 2 * 0.25  # E p_1p_2 and E p_1n_2, twice: k = 2; and one positive, one negative
+    assert rectified_overlap(2)[1] == pytest.approx(2 * 0.75**2 / 2 + alike**2 - alike * apart, rel=1e-13)
+
+
+def test_overlaps_of_wide_vectors_have_the_limits():
+    mean, square = rectified_overlap(4096)
+    assert np.pi * mean == pytest.approx(1 + 3 / (4 * 4096), abs=1e-6)  # the next term is of order 1/m²
+    assert 4096 * square == pytest.approx(2 - 5 / np.pi**2, rel=1e-4)
+    with pytest.raises(ValueError, match="width: expected a whole number >= 2, got 1"):
+        rectified_overlap(1)

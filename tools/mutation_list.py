@@ -85,7 +85,7 @@ MUTATIONS = (
                "networks would be below the certified optimum", (G, B), "optimum-never-below optimum-zero optimum-excess-at-least bias-loss-floor"),
     _objective("residual-decay-doubled", "return tuple(g + decay * w for g, w in zip(loss_gradients(objective, weights), weights))",
                "return tuple(g + 2 * decay * w for g, w in zip(loss_gradients(objective, weights), weights))",
-               "what remains of the gradient at rest is not small", L, "deep-linear-balance"),
+               "what remains of the gradient at rest is not small", (L, DR), "deep-linear-balance merge-relu-off-rest"),
     _objective("margins-sign", "return objective.task.y * forward(", "return -objective.task.y * forward(",
                "margins are those of the other labels", B, "bias-margin bias-weaker-forms bias-linear-attained"),
     _objective("weighted-margin-sign", "return -(LOSSES[objective.loss].slope(f, objective.targets) * f).sum(-1).mean(-1)",

@@ -44,7 +44,7 @@ MERGING = (
               "nothing moves a gate that is closed", AO, "coherence-gates coherence-sum coherence-related-rest"),
     _merging("second-network-subtracted", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return deltas.sum(0)", "Σ_t W_t, (*E, m, n) from (T, *E, m, n).\"\"\"\n    return 2 * deltas[0] - deltas.sum(0)",
              "a difference meets adversarial signs as friends, and its margins are 1 − cos; the majority of a network that is subtracted loses", (AO, DR),
-             "coherence-worst-signs coherence-sum coherence-related coherence-related-rest coherence-conflict merge-relu-unequal"),
+             "coherence-worst-signs coherence-sum coherence-related coherence-related-rest coherence-conflict merge-relu-labels merge-relu-unequal merge-relu-unequal-deep merge-relu-read-out merge-relu-stays"),
     _dual("gates-of-a-tenth", "return _discounted(solution, _gated_slopes(solution))", "return _discounted(solution, _gated_slopes(solution)) / 10",
           "what was learnt is more than a tenth of it", AO, "coherence-certified"),
     # ---- tasks and merging ----
@@ -124,6 +124,12 @@ MERGING = (
     _lanes("cancellation-halved", "total = total + ((signs @ scaled - signs).abs() * carried).sum(-1)",
            "total = total + ((signs @ scaled - signs).abs() * carried).sum(-1) / 2",
            "with two layers the bound is an equality", DR, "merge-relu-cancellation"),
+    _capacity("rectified-lanes-meet", "2 * alike * (alike - apart)", "2 * alike * (alike + apart)",
+              "the two lanes of one vector never meet, so overlaps with them differ", DR, "merge-relu-variance"),
+    _capacity("rectified-mean-of-one-side", "np.sqrt(np.pi)\n    alike", "np.sqrt(2)\n    alike",
+              "the mean of a direction's entry sets the overlap", DR, "merge-relu-one-over-pi merge-relu-variance"),
+    _descent("saved-is-the-start", "kept.append(w.clone())", "kept.append(kept[0].clone())",
+             "neurons that served both classes at the start have separated", DR, "merge-relu-four"),
     # ---- sums of deep linear networks ----
     _merged_linear("transfer-overlaps-squared", "carried = right @ x.T if carried is None else (right @ before) @ carried",
                    "carried = right @ x.T if carried is None else (right @ before) ** 2 @ carried",
