@@ -254,7 +254,7 @@ def _spectral_norm(w: Tensor) -> Tensor:
     largest = w.abs().amax((-2, -1), keepdim=True)
     w = w / torch.where(largest > 0, largest, 1.0)  # squares do not overflow
     gram = w @ w.mT
-    # rounding of the products and of the eigenvalues, both in proportion to ‖W‖_F²
+    # products: mε‖W‖_F². Eigenvalues: LAPACK's guide promises p(m)ε‖G‖₂ with p growing modestly; 4m and the trace are our allowance for it
     allowance = (w.shape[-1] + 4 * w.shape[-2]) * EPS * gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     return largest[..., 0, 0] * (torch.linalg.eigvalsh(gram)[..., -1].clamp_min(0) + allowance).sqrt() * (1 + 4 * EPS)
 
