@@ -289,14 +289,19 @@ def test_the_field_is_clarke_only_where_no_other_preactivation_is_zero():
 
 def test_zeros_that_a_vanished_weight_implies_are_no_free_kinks():
     generator, network = torch.Generator().manual_seed(0), Network((3, 6, 6, 1))
-    for _ in range(2):
-        x = torch.randn(6, 8, 3, generator=generator, dtype=torch.float64)
-        y = torch.randn(6, 8, generator=generator, dtype=torch.float64).sign()
-        weights = initialise(network, members=6, scale=1.5, generator=generator)
-    found = polish(Objective(network, Task(x[3], y[3]), weight_decay=0.006), tuple(w[3] for w in weights))
-    z = found.compact[0][1] @ (found.compact[0][0] @ x[3].T).clamp_min(0.0)
-    listed = int((found.kinks[0][:, 0] == 1).sum())
-    assert int((z.abs() < 1e-13).sum()) > listed and found.field == "conservative"
+    for _ in range(12):  # which point a start leads to differs between machines, but about one in four has such zeros
+        x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+        y = torch.randn(8, generator=generator, dtype=torch.float64).sign()
+        weights = tuple(w[0] for w in initialise(network, members=1, scale=1.5, generator=generator))
+        found = polish(Objective(network, Task(x, y), weight_decay=0.006), weights)
+        if len(found.compact[0]) < 3:
+            continue
+        z = found.compact[0][1] @ (found.compact[0][0] @ x.T).clamp_min(0.0)
+        listed = int((found.kinks[0][:, 0] == 1).sum())
+        if int((z.abs() < 1e-13).sum()) > listed:
+            assert found.field == "conservative"
+            return
+    pytest.fail("no point with a zero that is not listed: nothing was tested")
 
 
 def test_misuse_is_named():
