@@ -111,7 +111,7 @@ def test_the_record_says_what_noticed_each_first():
         "by-claim": {"a": ("passed", "", []), "b": ("claim", "one, two", ["one", "two"]), "c": ("claim", "three", ["three"])},
         "by-exception": {"a": ("printed", "cells 3", []), "b": ("exception", "ValueError: norm", [])},
         "printed": {"a": ("passed", "", []), "b": ("printed", "cells 3, 4", [])},
-        "by-test": {"a": ("passed", "", [])},
+        "by-test": {"a": ("printed", "cells 3", [])},
         "survivor": {"a": ("passed", "", [])},
     }
     tested = {"by-test": "FAILED tests/test_bounds.py::test_it - assert 1 == 2", "printed": "", "survivor": ""}

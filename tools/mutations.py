@@ -2,14 +2,14 @@
 
     python tools/mutations.py [--only NAME ...] [--jobs N] [--chapters NAME ...] [--json FILE] [--seconds S] [--thorough] [--tests] [--record]
 
-Each mutation of `mutation_list.py` is made in a temporary copy; chapters are executed in it until one fails: first those
-that should notice, then the others. A mutation is `killed` by a claim that fails (or whose control does not), by an exception,
-by a chapter that no longer ends, or by a claim whose premises are no longer met. If all that changes is what the chapters print
-it is `seen`: the build compares that with the committed outputs and fails, but no claim does. Otherwise it `survived`.
+Each mutation of `mutation_list.py` is made in a temporary copy. There the chapters that should notice are executed until one
+fails; with `--tests` the tests of the module for those that none of these kills; then all other chapters for those that live on.
+A mutation is `killed` by a claim that fails (or whose control does not), by an exception, by a chapter that no longer ends, by a
+claim whose premises are no longer met, or by a test. If all that changes is what the chapters print it is `seen`: the build
+compares that with the committed outputs and fails, but no claim does. Otherwise it `survived`.
 `--thorough` does not stop at the first kill but runs all chapters named with a mutation, to learn which claims it breaks.
-`--tests` then runs the tests of the module for those that no chapter kills. `--seconds` begins no new run after that time; what
-is left is `unfinished`, and the next call goes on from there. `--record` writes what became of all of them to
-`book/appendix/mutations.json`, which the book shows.
+`--seconds` begins no new run after that time; what is left is `unfinished`, and the next call goes on from there.
+`--record` writes what became of all of them to `book/appendix/mutations.json`, which the book shows.
 
 The unmutated package must pass first. A line a run; results are kept in the JSON file, and pairs whose code has not changed
 are not run again. Needs what `lowrank` needs, not Jupyter; chapters for which a package is missing here are left out.
@@ -98,8 +98,8 @@ class Results:
 
 
 class Campaign:
-    def __init__(self, mutations, names, jobs: int, results: Results, scratch: Path, thorough: bool, until: float):
-        self.mutations, self.jobs, self.results, self.scratch, self.thorough = mutations, jobs, results, scratch, thorough
+    def __init__(self, names, jobs: int, results: Results, scratch: Path, thorough: bool, until: float):
+        self.jobs, self.results, self.scratch, self.thorough = jobs, results, scratch, thorough
         self.paths = {name: path for name, path in chapters().items() if name in names}
         code = b"".join(path.read_bytes() for path in sorted((ROOT / "lowrank").glob("*.py"))) + RUNNER.read_bytes()
         self.package = hashlib.sha256(code).hexdigest()
@@ -161,18 +161,17 @@ class Campaign:
             sys.exit(f"the unmutated package does not pass in {', '.join(bad)}: nothing to compare with; leave them out with --chapters")
         return {chapter: found[chapter] for chapter in self.paths}
 
-    def run(self, base: dict[str, dict]) -> dict[str, dict[str, tuple[str, str, list]]]:
-        """How each mutation fared in the chapters that were run: kind, words, claims."""
-        order = {m.name: [c for c in m.chapters if c in self.paths] for m in self.mutations}
-        rest = sorted(self.paths, key=lambda chapter: base[chapter]["seconds"])
+    def run(self, base: dict[str, dict], mutations, *, others: bool) -> dict[str, dict[str, tuple[str, str, list]]]:
+        """How each mutation fared in the chapters that were run, those named with it or also all others: kind, words, claims."""
+        rest = sorted(self.paths, key=lambda chapter: base[chapter]["seconds"]) if others else []
         queue = []
-        for m in self.mutations:
-            first = len(order[m.name])
-            order[m.name] += [c for c in rest if c not in order[m.name]]
-            queue += [(position, position < first, m, c) for position, c in enumerate(order[m.name])]
+        for m in mutations:
+            first = [c for c in m.chapters if c in self.paths]
+            order = [*first, *(c for c in rest if c not in first)]
+            queue += [(position, position < len(first), m, c) for position, c in enumerate(order)]
         queue.sort(key=lambda pair: pair[0])
         known = [pair[2:] for pair in queue if self.results.get(pair[2].name, pair[3], self.key(pair[2], self.paths[pair[3]]))]
-        found, busy, lock = {m.name: {} for m in self.mutations}, [], threading.Lock()
+        found, busy, lock = {m.name: {} for m in mutations}, [], threading.Lock()
 
         def killed(name: str) -> bool:
             return any(kind in KILLS for kind, *_ in found[name].values())
@@ -197,7 +196,7 @@ class Campaign:
                 with lock:
                     busy.remove(m.name)
                     found[m.name][chapter] = kind, words, claims
-                    open_ones = sum(not killed(one.name) for one in self.mutations)
+                    open_ones = sum(not killed(one.name) for one in mutations)
                     print(f"[{open_ones} not killed] {m.name} in {chapter}: {kind}{words and ', '}{words} ({result['seconds']} s)", flush=True)
 
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -261,10 +260,8 @@ def record(mutations, found: dict, tested: dict) -> dict:
         noticed = next((kind for kind in (*KILLS, "printed") if kind in by_kind), "nothing")
         chapter, words, claims = by_kind.get(noticed, ("", "", []))
         test = re.sub(r"^(FAILED|ERROR) | - .*$", "", tested.get(m.name, ""))
-        if noticed == "nothing" and test:
-            noticed, words = "test", test
-        elif noticed == "printed" and test:
-            words += f"; and {test} fails"
+        if noticed in ("nothing", "printed") and test:
+            noticed, chapter, words = "test", "", test
         rows.append({
             "name": m.name, "file": m.file, "old": m.old, "new": m.new, "why": m.why,
             "noticed": noticed, "chapter": chapter, "claims": claims, "words": "" if claims else words,
@@ -277,21 +274,22 @@ def summary(mutations, found: dict, tested: dict, chapters: int) -> int:
     """Prints how many of each kind there are, survivors by name, and claims that nothing brought down; 1 if not all are killed."""
     fate = {}
     for m in mutations:
-        kinds = {kind for kind, *_ in found[m.name].values()}
-        fate[m.name] = next((kind for kind in (*KILLS, "printed", "passed") if kind in kinds), "unfinished")
-        if fate[m.name] not in KILLS and len(found[m.name]) < chapters:
+        kinds = {kind for kind, *_ in found[m.name].values()} | ({"test"} if tested.get(m.name) else set())
+        fate[m.name] = next((kind for kind in (*KILLS, "test", "printed", "passed") if kind in kinds), "unfinished")
+        if fate[m.name] in ("printed", "passed") and len(found[m.name]) < chapters:
             fate[m.name] = "unfinished"
-    killed = [name for name, kind in fate.items() if kind in KILLS]
-    print(f"\n{len(killed)} of {len(mutations)} killed: " + ", ".join(f"{list(fate.values()).count(k)} by {k}" for k in KILLS))
+    kills = (*KILLS, "test")
+    killed = [name for name, kind in fate.items() if kind in kills]
+    print(f"\n{len(killed)} of {len(mutations)} killed: " + ", ".join(f"{list(fate.values()).count(k)} by {k}" for k in kills))
     for kind, word in (("printed", "seen in what is printed only"), ("passed", "survived"), ("unfinished", "unfinished")):
         for m in mutations:
             if fate[m.name] == kind:
-                tests = f"; tests: {tested[m.name] or 'pass as well'}" if m.name in tested else ""
+                tests = "; tests pass as well" if m.name in tested else ""
                 print(f"{word}: {m.name} ({m.file}): {m.why}{tests}")
     broken = {claim for per in found.values() for _, _, claims in per.values() for claim in claims}
     untouched = sorted({claim for m in mutations for claim in m.targets} - broken)
     print(f"claims that a mutation brought down: {len(broken)}; targeted without effect in what was run: {', '.join(untouched) or 'none'}")
-    return int(any(kind not in KILLS for kind in fate.values()))
+    return int(any(kind not in kills for kind in fate.values()))
 
 
 def main() -> int:
@@ -302,7 +300,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "_build" / "mutations.json", help="where results are kept")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no new run after that long")
     parser.add_argument("--thorough", action="store_true", help="all chapters named with a mutation, even after a kill")
-    parser.add_argument("--tests", action="store_true", help="the module's tests for those that no chapter kills")
+    parser.add_argument("--tests", action="store_true", help="the module's tests for those that no named chapter kills")
     parser.add_argument("--record", action="store_true", help="write the record that the book shows; of all mutations and chapters")
     given = parser.parse_args()
     if given.record and (given.only or given.chapters or given.seconds < float("inf") or not given.tests):
@@ -316,16 +314,17 @@ def main() -> int:
     given.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         names = given.chapters or list(chapters())
-        campaign = Campaign(mutations, names, max(given.jobs, 1), Results(given.json.resolve()), Path(scratch), given.thorough, until)
-        found = campaign.run(campaign.baseline())
-        tested = {}
+        campaign = Campaign(names, max(given.jobs, 1), Results(given.json.resolve()), Path(scratch), given.thorough, until)
+        base = campaign.baseline()
+        found, tested = campaign.run(base, mutations, others=False), {}
+        alive = [m for m in mutations if not any(kind in KILLS for kind, *_ in found[m.name].values())]
         if given.tests:
-            alive = [m for m in mutations if not any(kind in KILLS for kind, *_ in found[m.name].values())]
             sound = {}
             with ThreadPoolExecutor(campaign.jobs) as pool:
                 for m, failed in zip(alive, pool.map(lambda m: run_tests(campaign, m, sound), alive)):
                     tested[m.name] = failed
                     print(f"tests of {m.file} with {m.name}: {failed or 'pass'}", flush=True)
+        found |= campaign.run(base, [m for m in alive if not tested.get(m.name)], others=True)
         code = summary(mutations, found, tested, len(campaign.paths))
         if given.record:
             RECORD.write_text(json.dumps(record(mutations, found, tested), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
