@@ -252,6 +252,24 @@ def test_a_kink_whose_gate_is_outside_is_released_to_its_side(open_side):
     assert max(float(f.abs().max()) for f in forces) < 1e-14
 
 
+def test_kinks_at_inputs_that_occur_twice_are_dependent():
+    once, weights = kinked(), (torch.tensor([[1.0, -0.8]]).double(), torch.tensor([[1.0]]).double())
+    task = Task(once.task.x.repeat(2, 1), once.task.y.repeat(2, 1))
+    twice = polish(Objective(once.network, task, weight_decay=once.weight_decay, loss="squared"), weights)
+    assert twice.status == "converged" and twice.field == "conservative" and len(twice.kinks[0]) == 2
+    for same, other in zip(polish(once, weights).weights, twice.weights):
+        np.testing.assert_allclose(other, same, rtol=1e-11)
+
+
+def test_what_is_left_is_held_to_the_tolerance():
+    objective, weights = problem()
+    found = polish(objective, weights)
+    largest = max(float(w.abs().max()) for w in found.weights)
+    allowed = float(found.residual) / (1 + float(objective.weight_decay) * largest)  # polish goes as far down as rounding allows
+    assert float(found.residual) > 0 and polish(objective, weights, tolerance=2 * allowed).status == "converged"
+    assert "not converged: residual" in str(polish(objective, weights, tolerance=allowed / 2).reason)
+
+
 def test_a_tolerance_below_rounding_is_reported():
     objective, weights = problem()
     found = polish(objective, weights, tolerance=1e-30)

@@ -247,8 +247,13 @@ def run_tests(campaign: Campaign, mutation: Mutation, sound: dict) -> str:
             sound[file] = failing(campaign.tree(None), file)
             if sound[file]:
                 print(f"{file} fails without any mutation and says nothing: {sound[file]}", flush=True)
-        if not sound[file] and (found := failing(campaign.tree(mutation), file)):
-            return found
+        key = hashlib.sha256(f"{campaign.key(mutation, campaign.paths[mutation.chapters[0]])} {(ROOT / file).read_text(encoding='utf-8')}".encode()).hexdigest()[:16]
+        known = campaign.results.get(mutation.name, file, key)
+        if not sound[file]:
+            found = known["failed"] if known else failing(campaign.tree(mutation), file)
+            campaign.results.put(mutation.name, file, key, {"failed": found})
+            if found:
+                return found
     return ""
 
 
