@@ -105,10 +105,14 @@ class Campaign:
         self.package = hashlib.sha256(code).hexdigest()
         self.until, self.trees, self.locks, self.told = until, {}, {}, threading.Lock()
 
-    def key(self, mutation: Mutation | None, path: Path) -> str:
+    def key(self, mutation: Mutation | None, code) -> str:
+        """Of the package, the mutation and the `code` that is run with it: the same key, the same outcome."""
         change = [mutation.file, mutation.old, mutation.new] if mutation else []
-        cells = [c["source"] for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-        return hashlib.sha256(json.dumps([self.package, sys.version, change, cells]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.package, sys.version, change, code]).encode()).hexdigest()[:16]
+
+    def chapter_key(self, mutation: Mutation | None, chapter: str) -> str:
+        cells = json.loads(self.paths[chapter].read_text(encoding="utf-8"))["cells"]
+        return self.key(mutation, [cell["source"] for cell in cells if cell["cell_type"] == "code"])
 
     def tree(self, mutation: Mutation | None) -> Path:
         name = mutation.name if mutation else BASELINE
@@ -121,7 +125,7 @@ class Campaign:
 
     def execute(self, mutation: Mutation | None, chapter: str, limit: float) -> dict:
         """The result of one pair, known or new."""
-        name, key = mutation.name if mutation else BASELINE, self.key(mutation, self.paths[chapter])
+        name, key = mutation.name if mutation else BASELINE, self.chapter_key(mutation, chapter)
         known = self.results.get(name, chapter, key)
         if known:
             return known
@@ -170,7 +174,7 @@ class Campaign:
             order = [*first, *(c for c in rest if c not in first)]
             queue += [(position, position < len(first), m, c) for position, c in enumerate(order)]
         queue.sort(key=lambda pair: pair[0])
-        known = [pair[2:] for pair in queue if self.results.get(pair[2].name, pair[3], self.key(pair[2], self.paths[pair[3]]))]
+        known = [pair[2:] for pair in queue if self.results.get(pair[2].name, pair[3], self.chapter_key(pair[2], pair[3]))]
         found, busy, lock = {m.name: {} for m in mutations}, [], threading.Lock()
 
         def killed(name: str) -> bool:
@@ -247,7 +251,7 @@ def run_tests(campaign: Campaign, mutation: Mutation, sound: dict) -> str:
             sound[file] = failing(campaign.tree(None), file)
             if sound[file]:
                 print(f"{file} fails without any mutation and says nothing: {sound[file]}", flush=True)
-        key = hashlib.sha256(f"{campaign.key(mutation, campaign.paths[mutation.chapters[0]])} {(ROOT / file).read_text(encoding='utf-8')}".encode()).hexdigest()[:16]
+        key = campaign.key(mutation, (ROOT / file).read_text(encoding="utf-8"))
         known = campaign.results.get(mutation.name, file, key)
         if not sound[file]:
             found = known["failed"] if known else failing(campaign.tree(mutation), file)
