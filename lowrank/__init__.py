@@ -14,22 +14,13 @@ from .certificates import (
     window_stationarity,
 )
 from .claims import ClaimError, at_least, at_most, check, deviation, table
-from .descent import Solution, TrainingError, gradient_descent, gradient_flow, trained
+from .descent import Solution, TrainingError, gradient_descent, trained
 from .dual import dual_coefficients, gate_means
 from .first_order import first_order_departure
+from .flow import gradient_flow
 from .networks import Network, Weights, forward, initialise, rotate_hidden
-from .merging import (
-    average,
-    decision_distance,
-    interference,
-    layer_changes,
-    merge,
-    predicted_change,
-    second_moments,
-    sum_weights,
-    task_arithmetic,
-    ties,
-)
+from .merge_changes import decision_distance, layer_changes, predicted_change, second_moments
+from .merging import average, interference, merge, sum_weights, task_arithmetic, ties
 from .objective import (
     Objective,
     accuracy,

@@ -1,18 +1,28 @@
-"""Right-hand sides of the inequalities: numbers in, numbers out. Imports nothing of ours, so that it stays independent
-of what it checks. Arguments are numbers or arrays that broadcast; tensors count as arrays."""
+"""Right-hand sides of the inequalities: numbers in, numbers out, those on merging from `sum_bounds`. Imports nothing of
+what it checks, so that it stays independent. Arguments are numbers or arrays that broadcast; tensors count as arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.special import gammainccinv, gammaincinv, lambertw
 
-EPS = float(np.finfo(np.float64).eps)
+from ._numbers import EPS, depth_of, positive, refuse_zero_decay
+from .sum_bounds import (
+    altered_share,
+    coherence_that_keeps,
+    coherence_that_keeps_by_gates,
+    output_change,
+    sum_change_by_coherence,
+    sum_change_by_gates,
+    sum_change_by_norm,
+    sum_of_two_layer_networks,
+)
 
 
 def alignment_sine(residual, weight_decay, norm):
     """‖g_k‖ / (λ‖W_k‖): bounds sin∠(W_k, −∇_{W_k}L) at any point, where it is below 1. (λ > 0)"""
     residual, decay, norm = map(np.asarray, (residual, weight_decay, norm))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     return residual / (decay * norm)
 
 
@@ -20,7 +30,7 @@ def window_alignment_sine(drift, step_size, weight_decay, steps, mean_norm):
     """‖θ_s − θ_e‖ / (ηλT‖θ̄‖): bounds the sine of the angle between time-mean parameters θ̄ and minus the time-mean
     gradient over T steps of plain gradient descent from θ_s to θ_e, `drift` being ‖θ_s − θ_e‖. (λ > 0)"""
     drift, decay, mean_norm = map(np.asarray, (drift, weight_decay, mean_norm))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     return drift / (np.asarray(step_size) * decay * steps * mean_norm)
 
 
@@ -38,7 +48,7 @@ def weighted_margin_cap() -> float:
 def squared_norm_cap(weight_decay):
     """W(1/e)/λ: bounds ‖W_k‖_F² of every layer at a stationary point of a 1-homogeneous network. (λ > 0)"""
     decay = np.asarray(weight_decay)
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     return weighted_margin_cap() / decay
 
 
@@ -46,7 +56,7 @@ def norm_gap(steps, first_gap, step_size, weight_decay, largest_change):
     """ρ^T|D(0)| + η² C (1−ρ^T)/(1−ρ), ρ = (1−ηλ)²: bounds |D_k(T)| under gradient descent, D_k = ‖W_{k+1}‖² − ‖W_k‖²,
     where |‖∇_{W_{k+1}}L‖² − ‖∇_{W_k}L‖²| ≤ C = `largest_change` on the way. (0 < ηλ < 2)"""
     steps, gap, eta, decay, change = map(np.asarray, (steps, first_gap, step_size, weight_decay, largest_change))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     rate = eta * decay
     if not np.all(rate < 2):
         raise ValueError(f"step_size: expected step_size · weight_decay < 2, got {rate.max():g}")
@@ -55,55 +65,12 @@ def norm_gap(steps, first_gap, step_size, weight_decay, largest_change):
     return (1 + decline) * np.abs(gap) + eta**2 * change * -decline / (rate * (2 - rate))
 
 
-def sum_of_two_layer_networks(cross_talk, forgetting, output_norms, remembered):
-    """|U_B σ(W_A x)| + ρ‖U_A + U_B‖₂‖W_B(0)x‖: bounds |f_{A+B}(x) − f_A(x)| for two-layer networks, σ 1-Lipschitz, whose
-    weights are summed, at an x that is orthogonal to all training inputs of B; `forgetting` is ρ = (1−ηλ)^T,
-    `output_norms` the spectral norm or more, ‖u_A‖ + ‖u_B‖ say, `remembered` the last norm. For more networks B is the sum
-    of all others, for several outputs `cross_talk` a norm."""
-    cross_talk, rho, norms, remembered = map(np.asarray, (cross_talk, forgetting, output_norms, remembered))
-    return np.abs(cross_talk) + rho * norms * remembered
-
-
-def sum_change_by_gates(forgetting, read_out, remembered, coefficients, overlaps, weight_decay):
-    """Σ_k|v_k| (ρ|w_k(0)·x| + (1/λn) Σ_j |α_kj||⟨x′_j,x⟩|): bounds |f_{A+B}(x) − ⟨v, σ(W_A x)⟩|, two ReLU layers, hidden
-    weights summed, (*E, q) from `read_out` v of the sum (*E, m), `remembered` W_B(0)x (*E, m, q), `coefficients` α of
-    B's training (*E, m, n), which are u ⊙ G for a read-out u that is not trained, `overlaps` (*E, n, q). (λ > 0) Ours."""
-    rho, v, kept, alpha, overlaps, decay = map(np.asarray, (forgetting, read_out, remembered, coefficients, overlaps, weight_decay))
-    _refuse_zero_decay(decay)
-    learnt = np.abs(alpha) @ np.abs(overlaps) / (decay[..., None, None] * alpha.shape[-1])
-    return (np.abs(v)[..., None] * (rho[..., None, None] * np.abs(kept) + learnt)).sum(-2)
-
-
-def sum_change_by_coherence(forgetting, output_norm, remembered, coherence, gate, weight_decay):
-    """ρ‖u‖‖W_B(0)x‖ + ε‖u‖²ḡ/λ: bounds |f_{A+B}(x) − f_A(x)|, two ReLU layers with one read-out u for all, not trained,
-    where |⟨x, x′_j⟩| ≤ ε = `coherence` for all training inputs of B; `remembered` is ‖W_B(0)x‖ and `gate` is
-    ḡ = mean_j max_k G_kj, or what bounds it: 1 − ρ, or 1. (λ > 0) Ours."""
-    rho, norm, kept, epsilon, gate, decay = map(np.asarray, (forgetting, output_norm, remembered, coherence, gate, weight_decay))
-    _refuse_zero_decay(decay)
-    return rho * norm * kept + epsilon * norm**2 * gate / decay
-
-
-def coherence_that_keeps(margin, forgetting, output_norm, remembered, gate, weight_decay):
-    """λ(γ − ρ‖u‖‖W_B(0)x‖)/(‖u‖²ḡ): below this coherence the sum keeps the label that A gives to x with margin
-    γ = y f_A(x), by `sum_change_by_coherence`; at most 0 where no coherence does. (ḡ > 0) Ours."""
-    margin, rho, norm, kept, gate, decay = map(np.asarray, (margin, forgetting, output_norm, remembered, gate, weight_decay))
-    return decay * (margin - rho * norm * kept) / (norm**2 * _positive("gate", gate))
-
-
-def coherence_that_keeps_by_gates(margin, forgetting, read_out, remembered, coefficients, weight_decay):
-    """λn(γ − ρΣ_k|u_k||w_k(0)·x|)/Σ_kj|u_k α_kj|: as `coherence_that_keeps`, by `sum_change_by_gates`: beyond it, where that is > 0;
-    (*E, q) from margins γ (*E, q), W_B(0)x (*E, m, q), u (*E, m) and α = u ⊙ G (*E, m, n), not all 0. Ours."""
-    margin, rho, u, kept, alpha, decay = map(np.asarray, (margin, forgetting, read_out, remembered, coefficients, weight_decay))
-    left = margin - rho[..., None] * (np.abs(u)[..., None] * np.abs(kept)).sum(-2)
-    return decay[..., None] * alpha.shape[-1] * left / _positive("coefficients", np.abs(u[..., None] * alpha).sum((-2, -1)))[..., None]
-
-
 def hidden_norm(forgetting, first_norm, output_norm, radius, step_size, weight_decay):
     """√(ρ²‖W(0)‖² + (1−ρ²)(2(1−ηλ)W(1/e) + η‖u‖²R²)/(λ(2−ηλ))): bounds ‖W_1(T)‖_F, and ‖W_1(T)P‖_F from ‖W_1(0)P‖_F
     with P onto the span of the inputs, at any time T of gradient descent, two ReLU layers, read-out u not trained,
     logistic loss; ρ = (1−ηλ)^T. (0 < ηλ ≤ 1) Ours."""
     rho, first, norm, radius, eta, decay = map(np.asarray, (forgetting, first_norm, output_norm, radius, step_size, weight_decay))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     rate = eta * decay
     if not np.all(rate <= 1):
         raise ValueError(f"step_size: expected step_size · weight_decay <= 1, got {rate.max():g}")
@@ -111,48 +78,11 @@ def hidden_norm(forgetting, first_norm, output_norm, radius, step_size, weight_d
     return np.sqrt(rho**2 * first**2 + (1 - rho**2) * level)
 
 
-def sum_change_by_norm(forgetting, output_norm, remembered, seen, hidden_norm):
-    """‖u‖(ρ‖W_B(0)P_⊥x‖ + ‖P_Bx‖N): bounds |f_{A+B}(x) − f_A(x)|, two ReLU layers with one read-out u for all, not
-    trained; P_B projects onto the span of B's training inputs, `seen` is ‖P_Bx‖, `remembered` ‖W_B(0)P_⊥x‖, N bounds
-    ‖W_B(T)P_B‖ as `hidden_norm` does. Ours."""
-    rho, norm, kept, seen, hidden = map(np.asarray, (forgetting, output_norm, remembered, seen, hidden_norm))
-    return norm * (rho * kept + seen * hidden)
-
-
-def output_change(layer_changes, merged_norms):
-    """δ_K, δ_k = ‖W̄_k‖₂ δ_{k−1} + √tr(Δ_k M_{k−1} Δ_kᵀ), δ_0 = 0, (*E,) from both terms' factors (*E, K): bounds the root mean
-    square √E‖f_merged(x) − f(x)‖² of the change when weights W_k become W̄_k = W_k + Δ_k, at any depth, σ 1-Lipschitz,
-    without biases; M_{k−1} are the second moments of the layers' inputs in the network before. Rounded up. Raises ValueError
-    for numbers below 0, nan or infinity, and for another number of layers. Ours."""
-    changes, norms = (_not_negative(name, side) for name, side in (("layer_changes", layer_changes), ("merged_norms", merged_norms)))
-    if changes.shape[-1:] != norms.shape[-1:] or not changes.shape[-1:] or not changes.shape[-1]:
-        raise ValueError(f"merged_norms: expected one number a layer as layer_changes, {changes.shape}, got {norms.shape}")
-    bound = np.zeros(np.broadcast_shapes(changes.shape, norms.shape)[:-1])
-    for k in range(changes.shape[-1]):
-        bound = norms[..., k] * bound + changes[..., k]
-        bound = bound * (1 + 2 * EPS)  # two roundings before, one here
-    return bound
-
-
-def altered_share(distances, change):
-    """max q/n with Σ of the q least d_i² ≤ nδ², (*E,) from distances (*E, n) and δ (*E,): bounds the share of n inputs whose
-    label alters when outputs change by δ in root mean square; input i needs a change of d_i or more. At most
-    P(d < γ) + (δ/γ)² for every γ > 0 (Chebyshev). Rounded up: what is affordable up to the rounding of these sums counts.
-    1 where δ² is at least the mean of d²: then nothing is certified. Raises ValueError for numbers below 0, nan or
-    infinity, and for no inputs."""
-    distances, change = _not_negative("distances", distances), _not_negative("change", change)
-    if distances.ndim == 0 or distances.shape[-1] == 0:
-        raise ValueError(f"distances: expected at least one input, (*E, n), got shape {distances.shape}")
-    spent = np.cumsum(np.sort(distances, -1) ** 2, -1)
-    outward = 1 + (distances.shape[-1] + 4) * EPS  # n squares and n − 1 sums of them against three products, half an ε each
-    return (spent <= distances.shape[-1] * change[..., None] ** 2 * outward).mean(-1)
-
-
 def unequal_layers(residual, weight_decay, weighted_margin):
     """r/(1−r), r = max_k ‖g_k‖/√(λS), (*E,) from residuals (*E, K): bounds how far log‖W_k‖_F and log(‖q_{k−1}‖/‖q_k‖),
     q_k = (W_K…W_{k+1})ᵀ, are from ½log(S/λ), all k, in a linear network with one output; inf where r ≥ 1. (λ, S > 0)"""
     residual, decay, margin = map(np.asarray, (residual, weight_decay, weighted_margin))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     r = residual.max(-1) / np.sqrt(decay * margin)
     return np.where(r < 1, r / np.where(r < 1, 1 - r, 1.0), np.inf)
 
@@ -162,7 +92,7 @@ def ridge_distance(first_residual, output_norm, weight_decay, length, depth):
     minimiser of L(w) + (μ/2)‖w‖², μ = λ‖w‖^{2/K−2}, for convex L; `output_norm` is ‖q_1‖ = ‖W_K…W_2‖, q̂_1 its direction,
     `length` is ‖w‖; with ‖g_1‖ for ‖g_1ᵀq̂_1‖ it holds as well. (λ, ‖q_1‖, ‖w‖ > 0)"""
     residual, q, decay, length = map(np.asarray, (first_residual, output_norm, weight_decay, length))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     near = residual * q / decay
     apart = np.abs(2 * np.log(q) + (2 / depth - 2) * np.log(length))
     return near + np.expm1(apart) * (length + near)
@@ -177,7 +107,7 @@ def two_layer_duality_gap(along, across, output_norm, weight_decay, length, mean
     q = ‖W_2‖ is `output_norm`, `length` is ‖w‖; p̄ and p_max are `mean_slope` and `largest_slope`. Of second order. (λ, q, ‖w‖ > 0)
     """
     a, b, q, decay, length, mean, largest = map(np.asarray, (along, across, output_norm, weight_decay, length, mean_slope, largest_slope))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     k = np.abs(length / q**2 - 1) + a / (decay * q)
     kappa = np.where(k < 0.5, k / (1 - np.minimum(k, 0.5)), np.inf)
     valid = (kappa < 1) & ((1 + kappa) * largest < 1)
@@ -194,7 +124,7 @@ def mode_defect(sigma, weight_decay, depth, largest, imbalance, force):
     (σ, u, v) of P = W_K…W_1 and the loss ½‖P − D‖²; `largest` is M = max‖W_k‖₂, `imbalance` e = max‖W_{k+1}ᵀW_{k+1} − W_kW_kᵀ‖,
     `force` F the larger of ‖W_1ᵀg_1‖ and ‖g_KW_Kᵀ‖. (λ, σ > 0)"""
     sigma, decay, largest, gap, force = map(np.asarray, (sigma, weight_decay, largest, imbalance, force))
-    _refuse_zero_decay(decay)
+    refuse_zero_decay(decay)
     delta = depth * (depth - 1) / 2 * largest ** (2 * depth - 2) * gap
     return (decay * delta * sigma ** (2 / depth - 2) + force) / sigma
 
@@ -205,9 +135,9 @@ def spectral_ratio(weighted_margin, radius, mean_slope, norm_product):
     Sharper with Σ|ℓ′_i|‖x_i‖ / Σ|ℓ′_i| for R = `radius`, weaker with the loss L for ℓ̄′ = `mean_slope`. Where S ≤ 0 the
     proof gives nothing, and neither does this: 0. Raises ValueError for R, ℓ̄′ or a product of norms that is not above 0.
     """
-    margin, product = np.asarray(weighted_margin), _positive("norm_product", norm_product, _COLLAPSED)
+    margin, product = np.asarray(weighted_margin), positive("norm_product", norm_product, _COLLAPSED)
     _refuse_nan("weighted_margin", margin)
-    return np.maximum(margin, 0.0) / (_positive("radius", radius) * _positive("mean_slope", mean_slope) * product)
+    return np.maximum(margin, 0.0) / (positive("radius", radius) * positive("mean_slope", mean_slope) * product)
 
 
 def margin_spectral_ratio(margin, radius, norm_product):
@@ -223,16 +153,16 @@ def stationary_spectral_ratio(weight_decay, radius, mean_slope, norm, depth):
 
     σ of degree one as well. Raises ValueError for λ, R, ℓ̄′ or N that is not above 0.
     """
-    decay, norm = np.asarray(weight_decay), _positive("norm", norm, _COLLAPSED)
-    _refuse_zero_decay(decay)
-    return decay * norm ** (2.0 - _depth(depth)) / (_positive("radius", radius) * _positive("mean_slope", mean_slope))
+    decay, norm = np.asarray(weight_decay), positive("norm", norm, _COLLAPSED)
+    refuse_zero_decay(decay)
+    return decay * norm ** (2.0 - depth_of(depth)) / (positive("radius", radius) * positive("mean_slope", mean_slope))
 
 
 def near_stationary_spectral_ratio(weight_decay, norms, residuals, radius, mean_slope):
     """max_k (λ‖W_k‖² − ‖g_k‖‖W_k‖) / (R ℓ̄′ Π_k‖W_k‖_F), at least 0: `spectral_ratio` where S is known only through
     residuals, S = λ‖W_k‖² − ⟨g_k, W_k⟩. σ of degree one; `norms`, `residuals` are (…, K). Raises ValueError for λ ≤ 0."""
-    decay, norms, residuals = np.asarray(weight_decay), _positive("norms", norms, _COLLAPSED), np.asarray(residuals)
-    _refuse_zero_decay(decay)
+    decay, norms, residuals = np.asarray(weight_decay), positive("norms", norms, _COLLAPSED), np.asarray(residuals)
+    refuse_zero_decay(decay)
     margin = (decay[..., None] * norms**2 - residuals * norms).max(-1)
     return spectral_ratio(margin, radius, mean_slope, norms.prod(-1))
 
@@ -245,24 +175,24 @@ def stable_rank_mean(spectral_ratio, depth):
     ratio = np.asarray(spectral_ratio, dtype=np.float64)
     _refuse_nan("spectral_ratio", ratio)
     with np.errstate(divide="ignore"):
-        return ratio ** (-2.0 / _depth(depth))
+        return ratio ** (-2.0 / depth_of(depth))
 
 
 def largest_weight_decay(radius, depth):
     """λ_max = R^{2/K} max_{z>0} z^a/(1+e^z), a = 1−2/K, the maximum at z = a + Lambert W(a e^{−a}): beyond it a network
     of degree one and K ≥ 2 layers has no stationary point but 0, and λ_max/λ bounds the geometric mean of the stable
     ranks at any other, whatever data of that radius, width and σ (1-Lipschitz, logistic loss). Ours."""
-    depth = _depth(depth, minimum=2)
+    depth = depth_of(depth, minimum=2)
     a = 1 - 2 / depth
     z = a + lambertw(a * np.exp(-a)).real
-    return _positive("radius", radius) ** (2 / depth) * z**a / (1 + np.exp(z))
+    return positive("radius", radius) ** (2 / depth) * z**a / (1 + np.exp(z))
 
 
 def least_stationary_norm(weight_decay, radius, depth):
     """(2λ/R)^{1/(K−2)}: bounds N = ‖W_k‖_F from below at any stationary point but 0, K ≥ 3. (λ > 0)"""
-    decay, depth = np.asarray(weight_decay), _depth(depth, minimum=3)
-    _refuse_zero_decay(decay)
-    return (2 * decay / _positive("radius", radius)) ** (1 / (depth - 2))
+    decay, depth = np.asarray(weight_decay), depth_of(depth, minimum=3)
+    refuse_zero_decay(decay)
+    return (2 * decay / positive("radius", radius)) ** (1 / (depth - 2))
 
 
 def collapse_basin(weight_decay, radius, depth):
@@ -317,37 +247,9 @@ def summed_rounding(terms, size):
     return np.asarray(terms) * EPS * np.asarray(size)
 
 
-def _refuse_zero_decay(decay):
-    if not np.all(decay > 0):
-        raise ValueError(f"weight_decay: expected numbers > 0, since the bound divides by it, got {decay.min():g}")
-
-
 _COLLAPSED = "; a layer of zeros has no stable rank: leave out collapsed members"
-
-
-def _positive(name, value, remedy=""):
-    value = np.asarray(value, dtype=np.float64)
-    wrong = value[~(value > 0)]
-    if wrong.size:
-        raise ValueError(f"{name}: expected numbers > 0, got {wrong.flat[0]:g}{remedy}")
-    return value
-
-
-def _not_negative(name, value):
-    value = np.asarray(value, dtype=np.float64)
-    wrong = value[~((value >= 0) & np.isfinite(value))]
-    if wrong.size:
-        raise ValueError(f"{name}: expected finite numbers >= 0, got {wrong.flat[0]:g}; leave out members that diverged")
-    return value
 
 
 def _refuse_nan(name, value):
     if np.isnan(value).any():
         raise ValueError(f"{name}: expected numbers, got {int(np.isnan(value).sum())} of {value.size} that are nan{_COLLAPSED}")
-
-
-def _depth(depth, *, minimum=1):
-    depth = np.asarray(depth, dtype=np.float64)
-    if not np.all((depth >= minimum) & (depth == np.round(depth))):
-        raise ValueError(f"depth: expected whole numbers >= {minimum}, got {np.ravel(depth)[0]:g}")
-    return depth

@@ -318,7 +318,8 @@ def _comparison(claim: Claim) -> str:
     if max(abs(lhs), abs(rhs)) < _ROUNDING and not all((side % 1 == 0).all() for side in (claim.lhs, claim.rhs)):
         return f"0 {claim.relation} 0, up to rounding"
     if lhs >= _ROUNDING and rhs > 0 and not (claim.relation == ">=" and lhs > 100 * rhs):
-        return f"{100 * lhs / (rhs + tolerance):.0f} % of the bound"
+        share = round(100 * lhs / (rhs + tolerance))
+        return f"{share} % of the bound" if share >= 10 else "under 10 % of the bound"  # how little, chance may decide
     return f"{number(lhs)} {claim.relation} {number(rhs)}"
 
 

@@ -23,7 +23,7 @@ from .descent import Solution
 from .kinks import Piece, flat, unflat
 from .networks import ACTIVATIONS, Network, Weights, hidden_states
 from .objective import LOSSES, Objective, check_members, split_objective
-from .spectra import layer_norms, numerical_rank
+from .spectra import layer_norms
 
 SHARPENING = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # widths of the smoothed kink, in units of the mean |pre-activation|
 _ALIKE = 3e-2  # 1 − cos below which neurons of a run that has not settled count as one
@@ -83,7 +83,7 @@ def polish(objective: Objective, weights: Weights, *, tolerance: float = 1e-12) 
     do not get there are reported, with a reason. Raises ValueError for λ = 0, under which there need be no stationary
     point at all, and for weights that are not finite.
     """
-    network = _require.instance("objective", objective, Objective).network
+    _require.instance("objective", objective, Objective)
     check_members(objective, weights)
     weights = tuple(_require.tensor(f"W_{k}", w) for k, w in enumerate(weights, start=1))
     _require.number("tolerance", tolerance, above=0.0)

@@ -102,26 +102,29 @@ def test_results_are_kept_for_the_same_code_only(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
 
 
-def mutation(name):
-    return tool.Mutation(name, "lowrank/bounds.py", "<", ">", "it is a bound", ("theorems/alignment",), ("one",))
+@pytest.mark.parametrize(
+    "found, test, outcome",
+    [
+        ({"a": ("passed", "", []), "b": ("claim", "one, two", ["one", "two"]), "c": ("claim", "three", ["three"])}, "", ("claim", "b", ["one", "two"], "")),
+        ({"a": ("printed", "cells 3", []), "b": ("exception", "ValueError: norm", [])}, "", ("exception", "b", [], "ValueError: norm")),
+        ({"a": ("passed", "", []), "b": ("printed", "cells 3", []), "c": ("passed", "", [])}, "", ("printed", "b", [], "cells 3")),
+        ({"a": ("printed", "cells 3", [])}, "FAILED tests/test_bounds.py::test_it - assert 1 == 2", ("test", "", [], "tests/test_bounds.py::test_it")),
+        ({"a": ("passed", "", []), "b": ("passed", "", []), "c": ("passed", "", [])}, "", ("nothing", "", [], "")),
+        ({"a": ("passed", "", []), "b": ("printed", "cells 3", [])}, "", ("unfinished", "", [], "")),
+    ],
+)
+def test_what_noticed_a_mutation_first(found, test, outcome):
+    assert tuple(tool.outcome(found, test, chapters=3).values()) == outcome
 
 
-def test_the_record_says_what_noticed_each_first():
-    found = {
-        "by-claim": {"a": ("passed", "", []), "b": ("claim", "one, two", ["one", "two"]), "c": ("claim", "three", ["three"])},
-        "by-exception": {"a": ("printed", "cells 3", []), "b": ("exception", "ValueError: norm", [])},
-        "printed": {"a": ("passed", "", []), "b": ("printed", "cells 3, 4", [])},
-        "by-test": {"a": ("printed", "cells 3", [])},
-        "survivor": {"a": ("passed", "", [])},
-    }
-    tested = {"by-test": "FAILED tests/test_bounds.py::test_it - assert 1 == 2", "printed": "", "survivor": ""}
-    rows = {row["name"]: row for row in tool.record([mutation(name) for name in found], found, tested)["mutations"]}
-    assert [rows["by-claim"][what] for what in ("noticed", "chapter", "claims", "words")] == ["claim", "b", ["one", "two"], ""]
-    assert [rows["by-exception"][what] for what in ("noticed", "chapter", "words")] == ["exception", "b", "ValueError: norm"]
-    assert [rows["printed"][what] for what in ("noticed", "chapter", "words")] == ["printed", "b", "cells 3, 4"]
-    assert [rows["by-test"][what] for what in ("noticed", "chapter", "words")] == ["test", "", "tests/test_bounds.py::test_it"]
-    assert rows["survivor"]["noticed"] == "nothing"
-    assert (rows["survivor"]["old"], rows["survivor"]["new"], rows["survivor"]["why"]) == ("<", ">", "it is a bound")
+def test_the_summary_counts_survivors(capsys):
+    one, other = (tool.Mutation(name, "lowrank/bounds.py", "<", ">", "it is a bound", ("a",), ("one", "two")) for name in ("one", "other"))
+    killed, survived = ({"noticed": noticed, "chapter": "", "claims": [], "words": ""} for noticed in ("test", "nothing"))
+    assert tool.summary({one: killed}, {"one", "two"}) == 0
+    assert tool.summary({one: killed, other: survived}, {"two"}) == 1
+    said = capsys.readouterr().out
+    assert "1 of 2 killed: 0 by claim, 0 by exception, 0 by timeout, 0 by premise, 1 by test" in said and "survived: other" in said
+    assert said.endswith("targeted without effect in what was run: one\n")
 
 
 @pytest.mark.parametrize("partial", [["--only", "gap-no-drive"], ["--chapters", "merging/digits"], ["--seconds", "9"], []])

@@ -6,7 +6,9 @@ from mutation import A, B, C, D, DR, F, G, L, ML, N, SR, of
 from mutation_list_merging import MERGING
 
 _bounds, _objective, _networks, _spectra, _descent, _integrate, _certificates, _kinks = map(of, ("bounds", "objective", "networks", "spectra", "descent", "integrate", "certificates", "kinks"))
-_stationary, _compaction, _enclosure, _exact, _convex, _claims, _first_order = map(of, ("stationary", "compaction", "enclosure", "exact", "convex", "claims", "first_order"))
+_stationary, _compaction, _enclosure, _exact, _convex, _claims, _first_order, _numbers, _sum_bounds, _flow = map(
+    of, ("stationary", "compaction", "enclosure", "exact", "convex", "claims", "first_order", "_numbers", "sum_bounds", "flow")
+)
 
 MUTATIONS = (
     # ---- bounds: flipped, a factor, a wrong exponent ----
@@ -28,7 +30,7 @@ MUTATIONS = (
             "the bound becomes looser than proved", N, "norm-gap-bound"),
     _bounds("gap-no-drive", "+ eta**2 * change * -decline", "- eta**2 * change * -decline",
             "the second-order term drives gaps apart", N, "norm-gap-bound"),
-    _bounds("sum-without-cross-talk", "np.abs(cross_talk) + rho * norms", "rho * norms",
+    _sum_bounds("sum-without-cross-talk", "np.abs(cross_talk) + rho * norms", "rho * norms",
             "the other network's output layer reads this one's first layer", D, "digits-sum-bound"),
     _bounds("unequal-layers-small", "residual.max(-1) / np.sqrt(decay * margin)", "residual.max(-1) * np.sqrt(decay * margin)",
             "the residual allows more than this", L, "deep-linear-unequal"),
@@ -46,18 +48,18 @@ MUTATIONS = (
             "a bound of 0 says nothing, and its control passes", B, "bias-any-point bias-linear-attained"),
     _bounds("margin-form-slope", "spectral_ratio(margin, radius, 1.0, norm_product)", "spectral_ratio(margin, radius, 0.1, norm_product)",
             "the margin form would be stronger than the one it follows from", B, "bias-margin"),
-    _bounds("rest-form-exponent", "decay * norm ** (2.0 - _depth(depth))", "decay * norm ** (4.0 - _depth(depth))",
+    _bounds("rest-form-exponent", "decay * norm ** (2.0 - depth_of(depth))", "decay * norm ** (4.0 - depth_of(depth))",
             "norms above 1 to a power too high", B, "bias-at-rest"),
     _bounds("near-rest-sign", "(decay[..., None] * norms**2 - residuals * norms).max(-1)", "(decay[..., None] * norms**2 + residuals * norms).max(-1)",
             "the residual adds to what is known of S, where it should take away", B, "bias-near-rest"),
-    _bounds("rank-mean-exponent", "return ratio ** (-2.0 / _depth(depth))", "return ratio ** (-1.0 / _depth(depth))",
+    _bounds("rank-mean-exponent", "return ratio ** (-2.0 / depth_of(depth))", "return ratio ** (-1.0 / depth_of(depth))",
             "stable ranks are squares of ratios of norms", B, "bias-near-rest"),
     _bounds("largest-decay-exponent", "a = 1 - 2 / depth", "a = 1 - 1 / depth",
             "a network of one input dies at another decay", B, "bias-largest-decay"),
-    _bounds("largest-decay-tenth", "return _positive(\"radius\", radius) ** (2 / depth) * z**a / (1 + np.exp(z))",
-            "return 0.1 * _positive(\"radius\", radius) ** (2 / depth) * z**a / (1 + np.exp(z))",
+    _bounds("largest-decay-tenth", "return positive(\"radius\", radius) ** (2 / depth) * z**a / (1 + np.exp(z))",
+            "return 0.1 * positive(\"radius\", radius) ** (2 / depth) * z**a / (1 + np.exp(z))",
             "stable ranks are further from one than that", B, "bias-data-free bias-largest-decay"),
-    _bounds("least-norm-inverted", "return (2 * decay / _positive(\"radius\", radius)) **", "return (_positive(\"radius\", radius) / (2 * decay)) **",
+    _bounds("least-norm-inverted", "return (2 * decay / positive(\"radius\", radius)) **", "return (positive(\"radius\", radius) / (2 * decay)) **",
             "no network at rest is that large, nor collapses from that far", B, "bias-deep-norm bias-deep-collapse"),
     _bounds("basin-doubled", "least_stationary_norm(np.asarray(weight_decay) / 2, radius, depth)", "least_stationary_norm(2 * np.asarray(weight_decay), radius, depth)",
             "the ball from which networks collapse is four times too large", B, "bias-deep-collapse"),
@@ -70,7 +72,7 @@ MUTATIONS = (
     _bounds("rounding-thousandth", "return np.asarray(terms) * EPS * np.asarray(size)", "return np.asarray(terms) * EPS * np.asarray(size) * 1e-3",
             "identities hold up to rounding, and not better", (N, A, D, L, F),
             "norm-identity norm-neurons norm-gap-law norm-degree-identity alignment-window-identity digits-forgetting deep-linear-balance"),
-    _bounds("rounding-single", "EPS = float(np.finfo(np.float64).eps)", "EPS = float(np.finfo(np.float32).eps)",
+    _numbers("rounding-single", "EPS = float(np.finfo(np.float64).eps)", "EPS = float(np.finfo(np.float32).eps)",
             "tolerances of single precision let controls pass", (N, L)),
     # ---- objective ----
     _objective("logistic-slope-scaled", "return (-y * torch.sigmoid(-y * f[..., 0]))[..., None]", "return (-1.01 * y * torch.sigmoid(-y * f[..., 0]))[..., None]",
@@ -153,9 +155,9 @@ MUTATIONS = (
              "the controls with momentum obey the laws of plain descent", (F, A), "flow-order-one alignment-window-identity"),
     _descent("clock-off-by-one", "times.append(done)", "times.append(step)",
              "weights are filed under the step before", F, "flow-descent-forgetting"),
-    _descent("flow-saved-backwards", "saved=tuple(w[: len(times)] for w in saved),", "saved=tuple(w[: len(times)].flip(0) for w in saved),",
+    _flow("flow-saved-backwards", "saved=tuple(w[: len(times)] for w in saved),", "saved=tuple(w[: len(times)].flip(0) for w in saved),",
              "weights are filed under other times", (DR, F), "merge-relu-one-way merge-relu-flow-order"),
-    _descent("flow-decay-doubled", "x, targets)) - decay * y", "x, targets)) - 2 * decay * y",
+    _flow("flow-decay-doubled", "x, targets)) - decay * y", "x, targets)) - 2 * decay * y",
              "the flow forgets at the rate λ", (F, DR), "flow-gap-law flow-neurons flow-imbalance flow-forgetting flow-same-limit merge-relu-flow-order merge-relu-gates merge-relu-lane-form"),
     _descent("collapse-never-said", "(squares[1] <= 1e-2 * squares[0]) & shrinking", "(squares[1] <= 1e-2 * squares[0]) & ~shrinking",
              "networks that go to zero are not called collapsed", B, "bias-collapse-above bias-largest-decay bias-deep-collapse"),

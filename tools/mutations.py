@@ -28,6 +28,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,9 +47,12 @@ KILLS = ("claim", "exception", "timeout", "premise")
 TESTS = {  # where they are not just tests/test_MODULE.py
     "exact": ("test_exact", "test_exact_linear", "test_exact_thresholds"),
     "convex": ("test_exact_relu",),
-    "descent": ("test_descent", "test_flow"),
     "integrate": ("test_flow",),
     "compaction": ("test_stationary",),
+    "flow": ("test_flow",),
+    "sum_bounds": ("test_bounds",),
+    "_numbers": ("test_bounds",),
+    "merge_changes": ("test_merging",),
 }
 
 
@@ -251,54 +255,51 @@ def run_tests(campaign: Campaign, mutation: Mutation, sound: dict) -> str:
             sound[file] = failing(campaign.tree(None), file)
             if sound[file]:
                 print(f"{file} fails without any mutation and says nothing: {sound[file]}", flush=True)
+        if sound[file]:
+            continue
         key = campaign.key(mutation, (ROOT / file).read_text(encoding="utf-8"))
         known = campaign.results.get(mutation.name, file, key)
-        if not sound[file]:
-            found = known["failed"] if known else failing(campaign.tree(mutation), file)
-            campaign.results.put(mutation.name, file, key, {"failed": found})
-            if found:
-                return found
+        if not known:
+            known = {"failed": failing(campaign.tree(mutation), file)}
+            campaign.results.put(mutation.name, file, key, known)
+        if known["failed"]:
+            return known["failed"]
     return ""
 
 
-def record(mutations, found: dict, tested: dict) -> dict:
-    """What noticed each mutation first, and of which modules this speaks."""
-    rows = []
-    for m in mutations:
-        by_kind = {kind: (chapter, words, claims) for chapter, (kind, words, claims) in reversed(found[m.name].items())}
-        noticed = next((kind for kind in (*KILLS, "printed") if kind in by_kind), "nothing")
-        chapter, words, claims = by_kind.get(noticed, ("", "", []))
-        test = re.sub(r"^(FAILED|ERROR) | - .*$", "", tested.get(m.name, ""))
-        if noticed in ("nothing", "printed") and test:
-            noticed, chapter, words = "test", "", test
-        rows.append({
-            "name": m.name, "file": m.file, "old": m.old, "new": m.new, "why": m.why,
-            "noticed": noticed, "chapter": chapter, "claims": claims, "words": "" if claims else words,
-        })  # fmt: skip
+def outcome(found: dict, failed_test: str, chapters: int) -> dict:
+    """What noticed a mutation, and where, with the words and the claims; `nothing`, or `unfinished` before all has been tried."""
+    by_kind = {kind: (chapter, words, claims) for chapter, (kind, words, claims) in reversed(found.items())}
+    noticed = next((kind for kind in KILLS if kind in by_kind), "")
+    if not noticed and failed_test:
+        return {"noticed": "test", "chapter": "", "claims": [], "words": re.sub(r"^(FAILED|ERROR) | - .*$", "", failed_test)}
+    if not noticed and len(found) < chapters:
+        return {"noticed": "unfinished", "chapter": "", "claims": [], "words": ""}
+    noticed = noticed or ("printed" if "printed" in by_kind else "nothing")
+    chapter, words, claims = by_kind.get(noticed, ("", "", []))
+    return {"noticed": noticed, "chapter": chapter, "claims": claims, "words": "" if claims else words}
+
+
+def record(outcomes: dict[Mutation, dict]) -> dict:
+    """What the book shows: every mutation with its outcome, and of which modules this speaks."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return {"date": time.strftime("%Y-%m-%d"), "commit": commit or "unknown", "modules": mutation_record.hashes(ROOT / "lowrank"), "mutations": rows}
+    return {
+        "date": time.strftime("%Y-%m-%d"), "commit": commit or "unknown", "modules": mutation_record.hashes(ROOT / "lowrank"),
+        "mutations": [{"name": m.name, "file": m.file, "old": m.old, "new": m.new, "why": m.why, **what} for m, what in outcomes.items()],
+    }  # fmt: skip
 
 
-def summary(mutations, found: dict, tested: dict, chapters: int) -> int:
-    """Prints how many of each kind there are, survivors by name, and claims that nothing brought down; 1 if not all are killed."""
-    fate = {}
-    for m in mutations:
-        kinds = {kind for kind, *_ in found[m.name].values()} | ({"test"} if tested.get(m.name) else set())
-        fate[m.name] = next((kind for kind in (*KILLS, "test", "printed", "passed") if kind in kinds), "unfinished")
-        if fate[m.name] in ("printed", "passed") and len(found[m.name]) < chapters:
-            fate[m.name] = "unfinished"
+def summary(outcomes: dict[Mutation, dict], broken: set[str]) -> int:
+    """Prints how many of each kind there are, survivors by name, and targets that are not `broken`; 1 if not all are killed."""
     kills = (*KILLS, "test")
-    killed = [name for name, kind in fate.items() if kind in kills]
-    print(f"\n{len(killed)} of {len(mutations)} killed: " + ", ".join(f"{list(fate.values()).count(k)} by {k}" for k in kills))
-    for kind, word in (("printed", "seen in what is printed only"), ("passed", "survived"), ("unfinished", "unfinished")):
-        for m in mutations:
-            if fate[m.name] == kind:
-                tests = "; tests pass as well" if m.name in tested else ""
-                print(f"{word}: {m.name} ({m.file}): {m.why}{tests}")
-    broken = {claim for per in found.values() for _, _, claims in per.values() for claim in claims}
-    untouched = sorted({claim for m in mutations for claim in m.targets} - broken)
+    count = Counter(what["noticed"] for what in outcomes.values())
+    print(f"\n{sum(count[kind] for kind in kills)} of {len(outcomes)} killed: " + ", ".join(f"{count[kind]} by {kind}" for kind in kills))
+    for kind, word in (("printed", "seen in what is printed only"), ("nothing", "survived"), ("unfinished", "unfinished")):
+        for m in (m for m, what in outcomes.items() if what["noticed"] == kind):
+            print(f"{word}: {m.name} ({m.file}): {m.why}")
+    untouched = sorted({claim for m in outcomes for claim in m.targets} - broken)
     print(f"claims that a mutation brought down: {len(broken)}; targeted without effect in what was run: {', '.join(untouched) or 'none'}")
-    return int(any(kind not in kills for kind in fate.values()))
+    return int(any(what["noticed"] not in kills for what in outcomes.values()))
 
 
 def main() -> int:
@@ -334,10 +335,10 @@ def main() -> int:
                     tested[m.name] = failed
                     print(f"tests of {m.file} with {m.name}: {failed or 'pass'}", flush=True)
         found |= campaign.run(base, [m for m in alive if not tested.get(m.name)], others=True)
-        code = summary(mutations, found, tested, len(campaign.paths))
+        outcomes = {m: outcome(found[m.name], tested.get(m.name, ""), len(campaign.paths)) for m in mutations}
         if given.record:
-            RECORD.write_text(json.dumps(record(mutations, found, tested), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return code
+            RECORD.write_text(json.dumps(record(outcomes), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        return summary(outcomes, {claim for per in found.values() for _, _, claims in per.values() for claim in claims})
 
 
 if __name__ == "__main__":
