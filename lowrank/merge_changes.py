@@ -129,7 +129,7 @@ def _spectral_norm(w: Tensor) -> Tensor:
 
 
 def _moments(network: Network, moments: Sequence[Tensor]) -> list[Tensor]:
-    if isinstance(moments, Tensor) or not isinstance(moments, Sequence) or not moments:
+    if not isinstance(moments, Sequence) or not moments:
         raise TypeError("moments: expected a tuple (M_0, …) of at least one matrix, as second_moments() returns")
     return [_moment(f"moments[{k}]", moment, side) for k, (moment, side) in enumerate(zip(moments, network.widths))]
 

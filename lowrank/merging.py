@@ -59,11 +59,11 @@ def ties(*, density: float) -> Rule:
         if deltas.ndim < 3:
             raise ValueError(f"deltas: expected matrices (T, *E, m, n), got {tuple(deltas.shape)}; give a bias a last axis")
         flat = deltas.flatten(-2)
-        kept = max(1, math.ceil(density * flat.shape[-1] * (1 - 2 * EPS)))  # 0.1 · 30 is 3 and a little more in floating point
+        kept = math.ceil(density * flat.shape[-1] * (1 - 2 * EPS))  # 0.07 · 100 is 7 and a little more in floating point
         top = flat.abs().topk(kept, dim=-1).indices
         trimmed = torch.zeros_like(flat).scatter(-1, top, flat.gather(-1, top))
         sign = trimmed.sum(0).sign()
-        agreeing = (trimmed.sign() == sign) & (sign != 0)
+        agreeing = trimmed.sign() == sign  # where no sign is elected only zeros agree
         mean = (trimmed * agreeing).sum(0) / agreeing.sum(0).clamp_min(1)
         return mean.unflatten(-1, deltas.shape[-2:])
 

@@ -1,3 +1,6 @@
+import contextlib
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +28,8 @@ from lowrank import (
     task_arithmetic,
     ties,
 )
+from lowrank._numbers import EPS
+from lowrank.networks import ACTIVATIONS
 
 
 def pair(generator, members=()):
@@ -223,6 +228,7 @@ WITH_BIAS = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn
         ([solution().weights, solution(widths=(3, 5, 1)).weights], ValueError, r"models\[1\]\[W_1\]: expected \(4, 3\) .* got \(5, 3\)"),
         ([solution().weights, solution(widths=(3, 4, 4, 1)).weights], ValueError, r"models\[1\]: .*difference in W_3"),
         ([WITH_BIAS, WITH_BIAS], ValueError, r"models\[0\]\[0.bias\]: expected weight matrices only, got shape \(4,\); a bias"),
+        ([{"0.weight": torch.ones(3, 3).double(), "0.bias": torch.ones(1, 3).double()}] * 2, ValueError, r"models\[0\]\[0.bias\]: .* a bias"),
         ([(torch.ones(4, 3).double(), torch.ones(4).double())] * 2, ValueError, r"models\[0\]\[W_2\]: expected weight matrices only"),
         ([tuple(w.float() for w in solution().weights)] * 2, TypeError, "W_1: expected a float64 tensor, got torch.float32"),
         ([solution().weights, tuple(w.float() for w in solution().weights)], ValueError, r"models\[1\]\[W_1\]: .*got .*float32"),
@@ -338,6 +344,8 @@ def test_predicted_change_names_its_own_argument(generator):
 def test_outputs_without_an_axis_of_outputs_are_refused():
     with pytest.raises(ValueError, match=r"outputs: expected \(\*E, n, c\), c = 1 for one output, got \(5,\)"):
         decision_distance(torch.ones(5))
+    with pytest.raises(ValueError, match=r"outputs: expected \(\*E, n, c\), c = 1 for one output, got \(5, 0\)"):
+        decision_distance(torch.ones(5, 0))
 
 
 def test_interference_does_not_mix_up_layers_of_dicts_in_another_order(generator):
@@ -394,7 +402,18 @@ def test_what_overflows_is_named_and_not_returned():
         merge([huge, huge, opposite])
 
 
-@pytest.mark.parametrize("density, entries, kept", [(1e-300, 4, 1), (1e-12, 4, 1), (0.1, 30, 3), (0.2, 5, 1), (0.3, 10, 3), (0.7, 10, 7), (0.25 + 1e-10, 4, 2), (1.0, 7, 7)])
+@pytest.mark.parametrize("rows, columns", [(3, 5), (20, 30), (100, 200)])
+def test_spectral_norms_are_rounded_up_by_little(generator, rows, columns):
+    network = Network((columns, rows), "linear")
+    for _ in range(20):  # ‖u vᵀ‖² = |u|²|v|², a whole number here
+        u, v = (torch.randint(1, 10, (side,), generator=generator).double() for side in (rows, columns))
+        matrix = (torch.outer(u, v),)
+        norm = Fraction(float(layer_changes(network, matrix, matrix, [torch.eye(columns)])[1]))
+        exactly = int(u @ u) * int(v @ v)
+        assert exactly <= norm**2 <= exactly * (1 + 10 * (rows + columns) * Fraction(EPS))
+
+
+@pytest.mark.parametrize("density, entries, kept", [(1e-300, 4, 1), (1e-12, 4, 1), (0.1, 30, 3), (0.07, 100, 7), (0.2, 5, 1), (0.3, 10, 3), (0.7, 10, 7), (0.25 + 1e-10, 4, 2), (1.0, 7, 7)])
 def test_ties_keeps_one_entry_at_least_and_no_more_for_rounding(density, entries, kept):
     deltas = torch.arange(1.0, entries + 1, dtype=torch.float64).reshape(1, 1, -1).repeat(2, 1, 1)
     assert int((ties(density=density)(deltas) != 0).sum()) == kept
@@ -407,13 +426,24 @@ def test_moments_in_single_precision_pass_and_others_do_not(generator):
     expected = layer_changes(network, own, merged, [exact_moment])[0]
     torch.testing.assert_close(layer_changes(network, own, merged, [exact_moment.float()])[0], expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(layer_changes(network, own, merged, [torch.zeros(3, 3)])[0], torch.zeros(2).double())
-    for least, fine in ((-1e-9, True), (-1e-4, False)):
-        moment = torch.diag(torch.tensor([1.0, 0.5, least]).double())
-        if fine:
-            layer_changes(network, own, merged, [moment])
-        else:
-            with pytest.raises(ValueError, match=r"moments\[0\]: expected a symmetric positive semidefinite"):
-                layer_changes(network, own, merged, [moment])
+    diagonal, corner = torch.diag(torch.tensor([1.0, 0.5, 0.0]).double()), torch.zeros(3, 3).double()
+    corner[2, 2] = 1.0
+    skew = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    for wrong in (-corner, skew):
+        layer_changes(network, own, merged, [diagonal + 1e-7 * wrong])  # single precision has a unit of 1.2e-7
+        with pytest.raises(ValueError, match=r"moments\[0\]: expected a symmetric positive semidefinite"):
+            layer_changes(network, own, merged, [diagonal + 1e-5 * wrong])
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_layer_changes_knows_which_activations_are_lipschitz(activation):
+    z = torch.linspace(-5, 5, 10_001, dtype=torch.float64, requires_grad=True)
+    function = ACTIVATIONS[activation]
+    (slopes,) = torch.autograd.grad(function.value(z).sum(), z)
+    lipschitz = float(slopes.abs().max()) <= 1 and float(function.value(torch.zeros(()))) == 0
+    network, weights = Network((2, 2, 1), activation), (torch.eye(2).double(), torch.ones(1, 2).double())
+    with contextlib.nullcontext() if lipschitz else pytest.raises(ValueError, match=f"1-Lipschitz activation .* got {activation}"):
+        layer_changes(network, weights, weights, [torch.eye(2)])
 
 
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 6), columns=st.integers(1, 6), rank=st.integers(1, 3), scale=st.sampled_from([1e-150, 1.0, 1e150]))

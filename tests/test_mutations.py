@@ -107,6 +107,8 @@ def test_results_are_kept_for_the_same_code_only(tmp_path):
     [
         ({"a": ("passed", "", []), "b": ("claim", "one, two", ["one", "two"]), "c": ("claim", "three", ["three"])}, "", ("claim", "b", ["one", "two"], "")),
         ({"a": ("printed", "cells 3", []), "b": ("exception", "ValueError: norm", [])}, "", ("exception", "b", [], "ValueError: norm")),
+        ({"a": ("premise", "two", ["two"]), "b": ("claim", "one", ["one"])}, "", ("claim", "b", ["one"], "")),
+        ({"a": ("premise", "two", ["two"])}, "FAILED tests/test_bounds.py::test_it", ("premise", "a", ["two"], "")),
         ({"a": ("passed", "", []), "b": ("printed", "cells 3", []), "c": ("passed", "", [])}, "", ("printed", "b", [], "cells 3")),
         ({"a": ("printed", "cells 3", [])}, "FAILED tests/test_bounds.py::test_it - assert 1 == 2", ("test", "", [], "tests/test_bounds.py::test_it")),
         ({"a": ("passed", "", []), "b": ("passed", "", []), "c": ("passed", "", [])}, "", ("nothing", "", [], "")),
@@ -130,6 +132,7 @@ def test_the_summary_counts_survivors(capsys):
 @pytest.mark.parametrize("partial", [["--only", "gap-no-drive"], ["--chapters", "merging/digits"], ["--seconds", "9"], []])
 def test_a_part_is_no_record(partial, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mutations.py", "--record", *(["--tests"] if partial else []), *partial])
+    monkeypatch.setattr(tool, "Campaign", None)  # it must not come to that
     with pytest.raises(SystemExit) as stopped:
         tool.main()
     assert stopped.value.code == 2 and "--record: expected all of them to the end" in capsys.readouterr().err
